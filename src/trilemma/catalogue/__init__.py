@@ -1,0 +1,1 @@
+"""Models, accelerators, engines, precisions and offers: sourced rows, strictly loaded."""

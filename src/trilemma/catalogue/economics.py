@@ -1,0 +1,35 @@
+"""The prices and rates around the hardware: finance, facility, labour; every default a sourced row."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trilemma.catalogue.figure import Figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Economics:
+    """Rates as shares (0.09 for 9%), money in USD; `figures` keeps each default's sourced form by field name.
+
+    Owned: capital is an annuity over `owned_life_years` at `discount_rate` on node price x (1 + `capex_uplift`) with
+    a residual of `residual_share` x node price. `maintenance_share_per_year` and `insurance_share_per_year` are of
+    the node price with uplift. `operations_fte_per_node` staff looks after owned hardware, disjoint from
+    `upkeep_fte`, the engineers who keep the serving stack. `model_life_months` is how long a model stays in
+    production: it amortises tuning. `benchmark_gpu_hours` are spent once per tuned deployment.
+    """
+
+    horizon_months: float
+    discount_rate: float
+    owned_life_years: float
+    residual_share: float
+    capex_uplift: float
+    pue: float
+    electricity_usd_per_kwh: float
+    colocation_usd_per_kw_month: float
+    maintenance_share_per_year: float
+    insurance_share_per_year: float
+    operations_fte_per_node: float
+    engineer_usd_per_year: float
+    upkeep_fte: float
+    model_life_months: float
+    benchmark_gpu_hours: float
+    figures: Mapping[str, Figure] = field(default_factory=dict)

@@ -1,0 +1,47 @@
+"""A way to obtain accelerators: owned, on-demand, reserved, spot; and the price of buying tokens from an API."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from trilemma.catalogue.figure import Figure
+
+
+class OfferKind(StrEnum):
+    """How the money leaves: an asset, by the hour, by a term, or by the hour until it is taken away."""
+
+    OWNED = "owned"
+    ON_DEMAND = "on-demand"
+    RESERVED = "reserved"
+    SPOT = "spot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """One priced way to get `purchase_unit_gpus` GPUs of `accelerator`.
+
+    `price` is USD per purchase unit for OWNED (the node or rack, before network uplift) and USD per GPU-hour for the
+    others. `term_months` and `upfront_share` apply to RESERVED; `interruptions_per_h` to SPOT (None: unknown).
+    `market` says whose price it is ("market median", "hyperscaler", "neocloud").
+    """
+
+    name: str
+    accelerator: str
+    kind: OfferKind
+    price: Figure
+    purchase_unit_gpus: int
+    market: str
+    term_months: int = 0
+    upfront_share: float = 0.0
+    interruptions_per_h: float | None = None
+    currency: str = "USD"
+    default: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiPrice:
+    """USD per million tokens of a hosted model; `cached_input` None where the provider publishes none."""
+
+    model: str
+    input_usd_per_mtok: Figure
+    output_usd_per_mtok: Figure
+    cached_input_usd_per_mtok: Figure | None = None

@@ -1,0 +1,1 @@
+"""Four dimensions, two views that reconcile, and what a million tokens cost."""

@@ -1,0 +1,1 @@
+"""What is deployed, what it weighs, and whether it fits."""

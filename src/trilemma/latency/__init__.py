@@ -1,0 +1,1 @@
+"""The shape of a step to named terms in seconds."""

@@ -1,0 +1,1 @@
+"""Timings to percentiles, goodput and limits; the same for simulated and measured runs."""

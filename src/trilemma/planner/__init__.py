@@ -1,0 +1,1 @@
+"""A question to plans with reasons."""

@@ -1,0 +1,1 @@
+"""Searching and ranking points of any kind; knows nothing of language models."""

@@ -1,0 +1,1 @@
+"""Recorded traces and synthetic loads as one table of requests, and what they look like."""
