@@ -1,0 +1,160 @@
+"""Timings to numbers: exact percentiles, goodput, throughput, and verdicts on limits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trilemma.metrics.limits import LATENCIES, Limit, Metric, Miss, RequestBounds, request_bounds, value_key
+from trilemma.metrics.timings import BoolArray, FloatArray, IntArray, Timings
+
+REPORTED_QUANTILES = (0.5, 0.9, 0.95, 0.99)
+
+
+def quantile(values: FloatArray, q: float) -> float | None:
+    """Linear-interpolated quantile; NaN counts as infinite (a token that never came); None of nothing.
+
+    >>> quantile(np.array([1.0, 2.0, 3.0]), 0.5)
+    2.0
+    >>> quantile(np.array([1.0, np.nan]), 0.99)
+    inf
+    """
+    if not values.size:
+        return None
+    ordered = np.sort(np.where(np.isnan(values), np.inf, values))
+    position = q * (ordered.size - 1)
+    low = int(position)
+    share = position - low
+    if share == 0 or low + 1 >= ordered.size:
+        return float(ordered[low])
+    if np.isinf(ordered[low + 1]):
+        return float("inf")
+    return float(ordered[low] + share * (ordered[low + 1] - ordered[low]))
+
+
+def histogram_quantile(edges_s: FloatArray, counts: IntArray, q: float) -> float | None:
+    """Quantile of a histogram, at most one bin width off (linear inside the bin); None of nothing."""
+    total = int(counts.sum())
+    if not total:
+        return None
+    rank = q * total
+    cumulative = np.cumsum(counts)
+    i = int(np.searchsorted(cumulative, rank, side="left"))
+    inside = (rank - (cumulative[i] - counts[i])) / counts[i]
+    return float(edges_s[i] + inside * (edges_s[i + 1] - edges_s[i]))
+
+
+def in_limits(timings: Timings, bounds: RequestBounds) -> BoolArray:
+    """(n,) whether each request finished and met every per-request bound; refused requests miss."""
+    good = timings.finished.copy()
+    if bounds.ttft_s is not None:
+        good &= timings.ttft_s <= bounds.ttft_s
+    if bounds.tpot_s is not None:
+        tpot_s = timings.tpot_s
+        good &= np.isnan(tpot_s) | (tpot_s <= bounds.tpot_s)
+    if bounds.e2e_s is not None:
+        good &= timings.e2e_s <= bounds.e2e_s
+    if bounds.done_s is not None:
+        good &= timings.done_s <= bounds.done_s
+    return good
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Statistics of one run. `values` holds seconds by key ("ttft_p99_s"), None where there is nothing to measure.
+
+    `span_s` runs from the first arrival to the last token; rates are over it. `goodput_share` is None without limits.
+    """
+
+    requests: int
+    finished: int
+    span_s: float
+    values: Mapping[str, float | None]
+    requests_per_s: float
+    output_tokens_per_s: float
+    preemptions: int
+    goodput_share: float | None
+
+    def value(self, limit: Limit) -> float | None:
+        """The number `limit` bounds."""
+        return self.values.get(limit.key)
+
+
+def _latencies(timings: Timings, metric: Metric) -> FloatArray:
+    if metric is Metric.TTFT:
+        return timings.ttft_s
+    if metric is Metric.E2E:
+        return timings.e2e_s
+    defined = timings.output_tokens > 1
+    return timings.tpot_s[defined]
+
+
+def _statistic(timings: Timings, metric: Metric, q: float | None) -> float | None:
+    if metric is Metric.ITL:
+        edges, counts = timings.itl_edges_s, timings.itl_counts
+        if edges is None or counts is None:
+            return None
+        if q is None:
+            total = counts.sum()
+            return float((counts * (edges[:-1] + edges[1:]) / 2).sum() / total) if total else None
+        return histogram_quantile(edges, counts, q)
+    values = _latencies(timings, metric)
+    if q is None:
+        return float(np.where(np.isnan(values), np.inf, values).mean()) if values.size else None
+    return quantile(values, q)
+
+
+def summarise(
+    timings: Timings, limits: tuple[Limit, ...] = (), *, keep: npt.NDArray[np.bool_] | None = None
+) -> Summary:
+    """Percentiles p50, p90, p95, p99 and means of every latency, whatever `limits` ask beyond, goodput and rates.
+
+    `keep` (n,) leaves requests out of the statistics (warm-up), not out of the run.
+    """
+    run = timings if keep is None else select(timings, keep)
+    wanted = {(metric, q) for metric in LATENCIES for q in (None, *REPORTED_QUANTILES)}
+    wanted |= {(limit.metric, limit.quantile) for limit in limits if limit.metric in LATENCIES}
+    values = {value_key(m, q): _statistic(run, m, q) for m, q in sorted(wanted, key=str)}
+    done = run.done_s[run.finished]
+    first_arrival_s = float(run.arrival_s.min()) if len(run) else 0.0
+    span_s = float(done.max() - first_arrival_s) if done.size else 0.0
+    values["makespan_s"] = float("inf") if len(run) and not run.finished.all() else span_s
+    good = in_limits(run, request_bounds(limits)) if limits else None
+    share = float(good.mean()) if good is not None and good.size else None
+    values["goodput_share"] = share
+    return Summary(
+        requests=len(run),
+        finished=int(run.finished.sum()),
+        span_s=span_s,
+        values=values,
+        requests_per_s=done.size / span_s if span_s > 0 else 0.0,
+        output_tokens_per_s=float(run.output_tokens[run.finished].sum()) / span_s if span_s > 0 else 0.0,
+        preemptions=int(run.preemptions.sum()),
+        goodput_share=share,
+    )
+
+
+def select(timings: Timings, keep: npt.NDArray[np.bool_]) -> Timings:
+    """The requests of `keep` (n,); the ITL histogram, which has no owner per gap, stays whole."""
+    return Timings(
+        arrival_s=timings.arrival_s[keep],
+        first_token_s=timings.first_token_s[keep],
+        done_s=timings.done_s[keep],
+        prompt_tokens=timings.prompt_tokens[keep],
+        output_tokens=timings.output_tokens[keep],
+        preemptions=timings.preemptions[keep],
+        recomputed_tokens=timings.recomputed_tokens[keep],
+        itl_edges_s=timings.itl_edges_s,
+        itl_counts=timings.itl_counts,
+    )
+
+
+def judge(summary: Summary, limits: tuple[Limit, ...]) -> tuple[Miss, ...]:
+    """Every limit not kept, in the order asked; empty means feasible."""
+    misses = []
+    for limit in limits:
+        got = summary.value(limit)
+        if not limit.holds(got):
+            misses.append(Miss(limit=limit, got=got, excess=limit.excess(got)))
+    return tuple(misses)
