@@ -14,7 +14,8 @@ class Economics:
     a residual of `residual_share` x node price. `maintenance_share_per_year` and `insurance_share_per_year` are of
     the node price with uplift. `operations_fte_per_node` staff looks after owned hardware, disjoint from
     `upkeep_fte`, the engineers who keep the serving stack. `model_life_months` is how long a model stays in
-    production: it amortises tuning. `benchmark_gpu_hours` are spent once per tuned deployment.
+    production: it amortises tuning. `benchmark_gpu_hours` are spent once per tuned deployment. `api_wrapper_weeks` are
+    engineer-weeks to put a bought API into production.
     """
 
     horizon_months: float
@@ -32,4 +33,5 @@ class Economics:
     upkeep_fte: float
     model_life_months: float
     benchmark_gpu_hours: float
+    api_wrapper_weeks: float = 3.0
     figures: Mapping[str, Figure] = field(default_factory=dict)

@@ -1,17 +1,23 @@
 """A serving engine: its scheduler's defaults, its memory habits, and the weeks it takes to tune."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.figure import Figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerDefaults:
-    """Defaults on GPUs whose memory is at least `min_hbm_bytes` (rows are tried largest first)."""
+    """Defaults on GPUs whose memory is at least `min_hbm_bytes` (rows are tried largest first).
+
+    Families in `except_families` pass on to the next row: vLLM treats the A100 as a smaller GPU.
+    """
 
     min_hbm_bytes: float
     max_num_batched_tokens: int
     max_num_seqs: int
+    except_families: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +27,8 @@ class Engine:
     `gpu_memory_utilization` is the share of total (vLLM) or free memory the engine claims, as the engine defines it.
     `framework_bytes` is context, workspaces and CUDA graphs outside weights, activations and KV, per GPU.
     `tuning_weeks` are engineer-weeks for a single-node deployment; multi-node and disaggregated ones use
-    `tuning_weeks_multi_node`.
+    `tuning_weeks_multi_node`. `vendors` make the accelerators it runs on (empty: any). `figures` keeps the sourced
+    form of `gpu_memory_utilization` and `framework_bytes`.
     """
 
     name: str
@@ -35,8 +42,17 @@ class Engine:
     tuning_weeks_multi_node: Figure
     reference: str
     aliases: tuple[str, ...] = ()
+    vendors: tuple[str, ...] = ()
+    note: str = ""
+    as_of: str = ""
+    figures: Mapping[str, Figure] = field(default_factory=dict)
 
-    def scheduler_for(self, hbm_bytes: float) -> SchedulerDefaults:
-        """The defaults on a GPU with `hbm_bytes` of memory."""
+    def scheduler_for(self, hbm_bytes: float, family: str | None = None) -> SchedulerDefaults:
+        """The defaults on a GPU with `hbm_bytes` of memory, of accelerator family `family` where that is known."""
         rows = sorted(self.scheduler_defaults, key=lambda row: -row.min_hbm_bytes)
-        return next((row for row in rows if hbm_bytes >= row.min_hbm_bytes), rows[-1])
+        fitting = (row for row in rows if hbm_bytes >= row.min_hbm_bytes and family not in row.except_families)
+        return next(fitting, rows[-1])
+
+    def runs_on(self, accelerator: Accelerator) -> bool:
+        """Whether the engine supports the accelerator's vendor."""
+        return not self.vendors or accelerator.vendor in self.vendors

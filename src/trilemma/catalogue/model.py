@@ -25,10 +25,17 @@ class Attention:
     rope_head_dim, nope_head_dim, v_head_dim; LINEAR uses kv_heads as key heads, heads as value heads, head_dim as
     key dim, v_head_dim as value dim, conv_kernel; SSM uses heads, head_dim, state_dim, groups, conv_kernel.
     `window_tokens` caps the KV a layer keeps and reads (sliding window or chunked attention; None: unbounded).
-    `index_*` describe DeepSeek sparse attention: an indexer with its own per-token key of `index_head_dim` and the
-    `index_topk` tokens attended to. `kv_compress_ratio` r > 1: the layer stores one entry per r tokens (besides its
+    `index_*` describe DeepSeek sparse attention: an indexer with its own per-token key of `index_head_dim`, stored in
+    `index_key_bytes`, and the `index_topk` tokens attended to; a layer that reuses another layer's choice has
+    `index_topk` and no `index_heads`. `kv_compress_ratio` r > 1: the layer stores one entry per r tokens (besides its
     window). `kv_entry_dims` overrides the stored elements per token per layer where a kind's formula does not apply
-    (0: use the formula). `shares_kv`: reads an earlier layer's KV and stores none.
+    (0: use the formula); such an entry is whole on every GPU of the tensor-parallel group. `shares_kv`: reads an
+    earlier layer's KV, stores none and projects none. `v_from_k`: values come out of the key projection.
+
+    GQA with `q_lora_rank` projects its queries in two steps, with `o_lora_rank` its output too, in `o_groups` groups
+    (DeepSeek-V4). LINEAR: `decay_rank` > 0 is the inner width of a decay per key channel (0: one decay per head),
+    `gate_rank` that of the output gate (0: one full matrix). `state_bytes_per_element` is the width of the recurrent
+    state (4: float32), whatever the KV cache's.
     """
 
     kind: AttentionKind
@@ -54,6 +61,11 @@ class Attention:
     shares_kv: bool = False
     kv_compress_ratio: int = 1
     kv_entry_dims: int = 0
+    index_key_bytes: int = 0
+    v_from_k: bool = False
+    decay_rank: int = 0
+    gate_rank: int = 0
+    state_bytes_per_element: int = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +101,12 @@ class Block:
 class Model:
     """A model as served: the text decoder with its native weight format.
 
-    `precision` names the catalogue precision of the published checkpoint (usually "bf16"). `mtp_layers` multi-token
-    prediction layers are left out of published totals and of memory unless speculative decoding is on.
-    `vision_params` are resident weights outside the decoder (vision tower, projector). `reference` says where the
-    architecture was read.
+    Equal layers may be gathered in one block: their order in the stack is not kept. `precision` names the catalogue
+    precision of the published checkpoint (usually "bf16"). `mtp_layers` multi-token prediction layers are left out of
+    published totals and of memory unless speculative decoding is on. `vision_params` are resident weights outside the
+    decoder (vision tower, projector), `extra_params` small ones inside it that belong to no block's mixer or MLP
+    (hyper-connections, per-layer embeddings). `reference` says where the architecture was read, `note` what the
+    reader had to assume ("": nothing).
     """
 
     name: str
@@ -106,6 +120,7 @@ class Model:
     vision_params: int = 0
     extra_params: int = 0
     reference: str = ""
+    note: str = ""
     aliases: tuple[str, ...] = ()
 
     @property

@@ -36,12 +36,25 @@ class Offer:
     currency: str = "USD"
     default: bool = True
 
+    @property
+    def label(self) -> str:
+        """The kind as scenarios write it, with the term: "owned", "on-demand", "reserved-1y", "reserved-3y", "spot"."""
+        if self.kind is not OfferKind.RESERVED:
+            return self.kind.value
+        years, months = divmod(self.term_months, 12)
+        return f"reserved-{self.term_months}m" if months else f"reserved-{years}y"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiPrice:
-    """USD per million tokens of a hosted model; `cached_input` None where the provider publishes none."""
+    """USD per million tokens of a hosted model; `cached_input` None where the provider publishes none.
+
+    `aliases` are other names of models served at this price, such as the checkpoint without a date.
+    """
 
     model: str
     input_usd_per_mtok: Figure
     output_usd_per_mtok: Figure
     cached_input_usd_per_mtok: Figure | None = None
+    aliases: tuple[str, ...] = ()
+    currency: str = "USD"

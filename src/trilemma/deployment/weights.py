@@ -3,49 +3,85 @@
 Latency prices these matrices, memory stores them, cost never sees another count.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping
+from functools import lru_cache
 
-from trilemma.catalogue.precision import Role
+from trilemma.catalogue.model import Model
+from trilemma.catalogue.precision import Precision, Role
+from trilemma.deployment.matrix import Matrix, Split, SplitDim, ceil_div
+from trilemma.deployment.spec import Parallelism
+from trilemma.deployment.tensors import all_matrices
+
+__all__ = [
+    "Matrix",
+    "Split",
+    "SplitDim",
+    "active_params",
+    "matrices",
+    "params_per_gpu",
+    "stage_share",
+    "total_params",
+    "weight_bytes_per_gpu",
+]
 
 
-class Split(StrEnum):
-    """How a tensor spreads over one pipeline stage's GPUs."""
+@lru_cache(maxsize=512)
+def matrices(model: Model, *, mtp: bool = False) -> tuple[Matrix, ...]:
+    """All weight tensors of `model`, block by block, then those outside the stack; with `mtp` the MTP layers too.
 
-    TENSOR = "tensor"  # over the attention TP group; every attention-DP rank holds a copy
-    STAGE = "stage"  # dense MLP and shared experts: over all GPUs of the stage (TP x DP)
-    EXPERT = "expert"  # experts over expert groups, each expert then over the GPUs of its group
-    REPLICATED = "replicated"  # on every GPU of the stage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matrix:
-    """`copies` matrices of (`rows` in, `cols` out) in each of `layers` layers, all of one role.
-
-    `copies` > 1 for routed experts, of which a token uses `used` (otherwise used = copies). `is_gemm` is False for
-    tensors that are looked up or multiplied element by element (embedding, norms, biases, convolutions, decays).
-    `in_block` is the index of the block in Model.blocks, or None outside the stack (embedding, head, final norm).
-    `split_cap` caps the ways a TENSOR split really divides it (KV heads are copied once TP exceeds them; 0: no cap).
+    Names: qkv, q_down, q_up, kv_down, kv_up, kv, attn_gate, o_down, o, index_q, index_k, index_weights, compress,
+    linear_in, linear_decay_*, linear_gate_*, linear_conv, linear_out, ssm_in, ssm_conv, ssm_out, gate_up (up where
+    ungated), down, router, expert_gate_up, expert_down, shared_gate_up, shared_down, shared_gate, latent_down,
+    latent_up, norm, bias, embedding, lm_head, mtp_in, vision, extra. Tied embeddings are one tensor, "lm_head".
     """
+    return all_matrices(model, mtp=mtp)
 
-    name: str
-    role: Role
-    split: Split
-    rows: int
-    cols: int
-    layers: int
-    copies: int = 1
-    used: int = 1
-    is_gemm: bool = True
-    in_block: int | None = None
-    split_cap: int = 0
 
-    @property
-    def params(self) -> int:
-        """Parameters over all layers and copies."""
-        return self.rows * self.cols * self.copies * self.layers
+def total_params(model: Model, *, vision: bool = True, mtp: bool = False) -> int:
+    """Parameters of the published checkpoint; without the vision tower if `vision` is False, with MTP if `mtp`."""
+    return sum(m.params for m in matrices(model, mtp=mtp) if vision or m.role is not Role.VISION)
 
-    @property
-    def active_params(self) -> int:
-        """Parameters one token uses."""
-        return self.rows * self.cols * self.used * self.layers
+
+def active_params(model: Model, *, count_embedding: bool = True) -> int:
+    """Parameters one text token uses: head counted, vision and MTP left out, the input embedding as asked.
+
+    Publishers differ: DeepSeek's 37B counts embedding and head, OpenAI's 5.1B leaves the input embedding out. A tied
+    embedding is the head, so it stays.
+    """
+    return sum(m.active_params for m in matrices(model) if count_embedding or m.name != "embedding")
+
+
+def stage_share(model: Model, parallelism: Parallelism) -> float:
+    """Share of the stack's layers on the fullest pipeline stage: ceil(layers / stages) / layers."""
+    return ceil_div(model.layers, parallelism.pipeline) / model.layers
+
+
+def params_per_gpu(matrix: Matrix, parallelism: Parallelism, *, share: float | None = None) -> float:
+    """Parameters of `matrix` on one GPU of a stage holding `share` of the layers (default 1 / stages).
+
+    Exact fractions: times the GPUs of the replica it is the tensor's parameters wherever nothing is copied.
+    """
+    ways = matrix.ways(parallelism)
+    capped = matrix.capped_cols / min(ways, matrix.capped_ways or ways)
+    cols = (matrix.cols - matrix.capped_cols) / ways + capped
+    here = (1 / parallelism.pipeline if share is None else share) if matrix.in_block is not None else 1.0
+    return matrix.rows * cols * matrix.copies * matrix.layers * here
+
+
+def weight_bytes_per_gpu(
+    model: Model, precision: Precision, parallelism: Parallelism, *, mtp: bool = False
+) -> Mapping[str, float]:
+    """Weight bytes on the fullest GPU of a replica, by role ("attention", "expert", "head", ...).
+
+    The fullest pipeline stage holds ceil(layers / stages) layers; the embedding lives on the first stage and the head
+    on the last, so with several stages only the heavier of the two counts. Scales are inside bits_per_weight.
+    """
+    share = stage_share(model, parallelism)
+    terms: dict[str, float] = {}
+    for m in matrices(model, mtp=mtp):
+        held = params_per_gpu(m, parallelism, share=share) * precision.bytes_per_weight(m.role)
+        terms[m.role.value] = terms.get(m.role.value, 0.0) + held
+    if parallelism.pipeline > 1 and Role.EMBEDDING.value in terms:
+        lighter = min((Role.EMBEDDING.value, Role.HEAD.value), key=lambda role: terms[role])
+        del terms[lighter]
+    return terms

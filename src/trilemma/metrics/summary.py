@@ -22,15 +22,16 @@ def quantile(values: FloatArray, q: float) -> float | None:
     """
     if not values.size:
         return None
-    ordered = np.sort(np.where(np.isnan(values), np.inf, values))
-    position = q * (ordered.size - 1)
+    position = q * (values.size - 1)
     low = int(position)
+    high = min(low + 1, values.size - 1)
+    ordered = np.partition(np.where(np.isnan(values), np.inf, values), (low, high))
     share = position - low
-    if share == 0 or low + 1 >= ordered.size:
+    if share == 0 or low == high:
         return float(ordered[low])
-    if np.isinf(ordered[low + 1]):
+    if np.isinf(ordered[high]):
         return float("inf")
-    return float(ordered[low] + share * (ordered[low + 1] - ordered[low]))
+    return float(ordered[low] + share * (ordered[high] - ordered[low]))
 
 
 def histogram_quantile(edges_s: FloatArray, counts: IntArray, q: float) -> float | None:
@@ -105,6 +106,26 @@ def _statistic(timings: Timings, metric: Metric, q: float | None) -> float | Non
     return quantile(values, q)
 
 
+def verdict(timings: Timings, limits: tuple[Limit, ...]) -> dict[str, float | None]:
+    """Only the numbers that `limits` bound, by key: what a search asks of each of its many simulations."""
+    values: dict[str, float | None] = {}
+    for limit in limits:
+        if limit.metric is Metric.GOODPUT:
+            values[limit.key] = float(in_limits(timings, request_bounds(limits)).mean()) if len(timings) else None
+        elif limit.metric is Metric.DEADLINE:
+            values[limit.key] = makespan_s(timings)
+        else:
+            values[limit.key] = _statistic(timings, limit.metric, limit.quantile)
+    return values
+
+
+def makespan_s(timings: Timings) -> float:
+    """First arrival to last token; infinite where a request never finished, 0.0 of nothing."""
+    if not len(timings):
+        return 0.0
+    return float(timings.done_s.max() - timings.arrival_s.min()) if timings.finished.all() else float("inf")
+
+
 def summarise(
     timings: Timings, limits: tuple[Limit, ...] = (), *, keep: npt.NDArray[np.bool_] | None = None
 ) -> Summary:
@@ -119,7 +140,7 @@ def summarise(
     done = run.done_s[run.finished]
     first_arrival_s = float(run.arrival_s.min()) if len(run) else 0.0
     span_s = float(done.max() - first_arrival_s) if done.size else 0.0
-    values["makespan_s"] = float("inf") if len(run) and not run.finished.all() else span_s
+    values["makespan_s"] = makespan_s(run)
     good = in_limits(run, request_bounds(limits)) if limits else None
     share = float(good.mean()) if good is not None and good.size else None
     values["goodput_share"] = share
@@ -150,11 +171,18 @@ def select(timings: Timings, keep: npt.NDArray[np.bool_]) -> Timings:
     )
 
 
-def judge(summary: Summary, limits: tuple[Limit, ...]) -> tuple[Miss, ...]:
-    """Every limit not kept, in the order asked; empty means feasible."""
+def judge(
+    values: Mapping[str, float | None], limits: tuple[Limit, ...], *, margins: Mapping[Metric, float] | None = None
+) -> tuple[Miss, ...]:
+    """Every limit that `values` (by Limit.key) do not keep, in the order asked; empty means feasible.
+
+    `margins` multiply what is compared with a bound (1 where absent): a prediction is judged by what it may well be.
+    """
     misses = []
     for limit in limits:
-        got = summary.value(limit)
+        got = values.get(limit.key)
+        if got is not None and margins is not None:
+            got *= margins.get(limit.metric, 1.0)
         if not limit.holds(got):
             misses.append(Miss(limit=limit, got=got, excess=limit.excess(got)))
     return tuple(misses)

@@ -1,6 +1,7 @@
 """Requests on a deployment of equal replicas: the arrays in, the timings and activity out."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -63,11 +64,13 @@ class Run:
         return (self.prefill_s + self.decode_s) / (self.span_s * self.replicas) if self.span_s > 0 else 0.0
 
 
+@cache
 def _edges_s() -> npt.NDArray[np.float64]:
     """Lower edges of every histogram bin and the last upper edge, seconds."""
     index = np.arange(kernel.HISTOGRAM_BINS + 1)
     exponent, sub = np.divmod(index, kernel.HISTOGRAM_SUBBINS)
     edges: npt.NDArray[np.float64] = np.ldexp(0.5 + sub / (2 * kernel.HISTOGRAM_SUBBINS), exponent) / PS_PER_S
+    edges.flags.writeable = False
     return edges
 
 

@@ -32,10 +32,20 @@ class Requests:
         n = self.arrival_s.size
         if self.prompt_tokens.size != n or self.output_tokens.size != n:
             raise ValueError(f"arrays differ in length: {n}, {self.prompt_tokens.size}, {self.output_tokens.size}")
+        if self.session is not None and self.session.size != n:
+            raise ValueError(f"arrays differ in length: {n} requests, {self.session.size} sessions")
         if n and (self.prompt_tokens.min() < 1 or self.output_tokens.min() < 1):
             raise ValueError("a request needs at least one prompt and one output token")
         if n and (not np.isfinite(self.arrival_s).all() or (np.diff(self.arrival_s) < 0).any()):
             raise ValueError("arrivals must be finite and in order")
+        if (self.block_offsets is None) != (self.block_ids is None):
+            raise ValueError("block_offsets and block_ids come together")
+        if self.block_offsets is not None and self.block_ids is not None:
+            ends_meet = self.block_offsets.size == n + 1 and self.block_offsets[-1] == self.block_ids.size
+            if not ends_meet or self.block_offsets[0] != 0 or (np.diff(self.block_offsets) < 0).any():
+                raise ValueError(f"block_offsets must rise from 0 to {self.block_ids.size} in {n} steps")
+            if self.block_tokens < 1:
+                raise ValueError(f"a block covers at least one token, found {self.block_tokens}")
 
     def __len__(self) -> int:
         return int(self.arrival_s.size)
@@ -57,11 +67,7 @@ class Requests:
         where = np.arange(len(self))[index]
         offsets = ids = None
         if self.block_offsets is not None and self.block_ids is not None:
-            starts, ends = self.block_offsets[where], self.block_offsets[where + 1]
-            counts = ends - starts
-            offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-            inside = np.arange(int(counts.sum())) - np.repeat(offsets[:-1], counts)
-            ids = self.block_ids[np.repeat(starts, counts) + inside]
+            offsets, ids = gather_blocks(self.block_offsets, self.block_ids, where)
         return Requests(
             arrival_s=self.arrival_s[where],
             prompt_tokens=self.prompt_tokens[where],
@@ -77,3 +83,17 @@ class Requests:
         if not factor > 0:
             raise ValueError(f"a rate factor must be positive, found {factor}")
         return replace(self, arrival_s=self.arrival_s / factor)
+
+
+def gather_blocks(offsets: IntArray, ids: IntArray, where: npt.NDArray[np.intp]) -> tuple[IntArray, IntArray]:
+    """(n + 1,), (m,), (k,) -> (k + 1,), (l,). The blocks of the requests at `where`, in that order.
+
+    >>> offsets, ids = gather_blocks(np.array([0, 2, 3]), np.array([7, 8, 9]), np.array([1, 0]))
+    >>> offsets.tolist(), ids.tolist()
+    ([0, 1, 3], [9, 7, 8])
+    """
+    starts, ends = offsets[where], offsets[where + 1]
+    counts = ends - starts
+    gathered = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    inside = np.arange(int(counts.sum())) - np.repeat(gathered[:-1], counts)
+    return gathered, ids[np.repeat(starts, counts) + inside]

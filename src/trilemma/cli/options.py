@@ -1,0 +1,66 @@
+"""Options that several commands share, spelled once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trilemma.cli.output import Format
+from trilemma.errors import InputError
+
+ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML).")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace one key of the scenario, such as space.max_gpus=16."),
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")]
+CatalogueFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--catalogue", metavar="FILE", help="Catalogue rows that add to or override the shipped ones."),
+]
+Output = Annotated[Format | None, typer.Option("--output", "-o", help="Form of the result; table if left out.")]
+OutputFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the result here instead of to the terminal.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings on stderr.")]
+
+Model = Annotated[str | None, typer.Option(help="Catalogue name, alias, or path of a config.json.")]
+Accelerator = Annotated[str | None, typer.Option(help="Accelerator by catalogue name or alias.")]
+Engine = Annotated[str | None, typer.Option(help="Serving engine by catalogue name.")]
+Precision = Annotated[str | None, typer.Option(help="Weight format, such as bf16 or fp8.")]
+KvPrecision = Annotated[str | None, typer.Option(help="KV-cache format, such as bf16 or fp8.")]
+Tensor = Annotated[int | None, typer.Option("--tp", min=1, help="Tensor-parallel GPUs.")]
+Pipeline = Annotated[int | None, typer.Option("--pp", min=1, help="Pipeline stages.")]
+Data = Annotated[int | None, typer.Option("--dp", min=1, help="Attention data-parallel ranks.")]
+Expert = Annotated[int | None, typer.Option("--ep", min=1, help="Expert-parallel groups.")]
+Replicas = Annotated[int | None, typer.Option(min=1, help="Replicas behind the router.")]
+MaxNumBatchedTokens = Annotated[int | None, typer.Option(min=1, help="Token budget of a step.")]
+MaxNumSeqs = Annotated[int | None, typer.Option(min=1, help="Sequence bound of a step.")]
+OfferName = Annotated[str | None, typer.Option("--offer", help="owned, on-demand, reserved-1y, reserved-3y or spot.")]
+
+
+def assignments(given: list[str] | None, *, flag: str = "--set") -> dict[str, object]:
+    """KEY=VALUE texts as a mapping; the values stay text, to be read by whoever knows the keys.
+
+    >>> assignments(["space.max_gpus=16", "limits=[ttft p99 <= 2 s]"])
+    {'space.max_gpus': '16', 'limits': '[ttft p99 <= 2 s]'}
+    """
+    pairs: dict[str, object] = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise InputError(flag, expected="KEY=VALUE", found=repr(text))
+        if key.strip() in pairs:
+            raise InputError(flag, expected="each key once", found=f"{key.strip()!r} again")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def given(options: Mapping[str, object]) -> dict[str, object]:
+    """The options that were given, without those left out.
+
+    >>> given({"tensor": 8, "pipeline": None})
+    {'tensor': 8}
+    """
+    return {name: value for name, value in options.items() if value is not None}

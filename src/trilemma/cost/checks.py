@@ -1,0 +1,80 @@
+"""What cannot be priced is refused by key: negative or missing numbers, a residual above the price, no unit."""
+
+import math
+from dataclasses import fields
+
+import numpy as np
+
+from trilemma.catalogue.economics import Economics
+from trilemma.catalogue.offer import Offer, OfferKind
+from trilemma.errors import InputError
+from trilemma.metrics.activity import Activity, Capacity, Schedule
+
+ABOVE_ZERO = ("horizon_months", "owned_life_years", "model_life_months")
+
+
+def _amount(where: str, value: float, *, above_zero: bool = False) -> None:
+    expected = f"a finite number {'above 0' if above_zero else 'of at least 0'}"
+    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+        raise InputError(where, expected=expected, found=repr(value))
+
+
+def check_economics(economics: Economics) -> None:
+    """Raises InputError naming the field: NaN, negative, a horizon or life of zero, PUE below 1, residual above 1."""
+    for f in fields(economics):
+        if f.name != "figures":
+            _amount(f"economics.{f.name}", float(getattr(economics, f.name)), above_zero=f.name in ABOVE_ZERO)
+    if economics.pue < 1:
+        raise InputError("economics.pue", expected="at least 1 (all power over IT power)", found=repr(economics.pue))
+    if economics.residual_share > 1:
+        raise InputError(
+            "economics.residual_share",
+            expected="at most 1: a residual not above the price",
+            found=repr(economics.residual_share),
+        )
+
+
+def check_offer(offer: Offer, *, accelerator: str) -> None:
+    """Raises InputError naming offer and field: bad price, no purchase unit, foreign currency, another accelerator."""
+    where = f"offers.{offer.name}"
+    _amount(f"{where}.price", offer.price.value)
+    if offer.purchase_unit_gpus < 1:
+        raise InputError(
+            f"{where}.purchase_unit_gpus",
+            expected="the GPUs of one unit, at least 1",
+            found=repr(offer.purchase_unit_gpus),
+        )
+    if offer.currency != "USD":
+        raise InputError(
+            f"{where}.currency", expected="USD", found=repr(offer.currency), hint="no rate is known; convert the price"
+        )
+    if offer.accelerator != accelerator:
+        raise InputError(f"{where}.accelerator", expected=repr(accelerator), found=repr(offer.accelerator))
+    if not 0 <= offer.upfront_share <= 1:
+        raise InputError(f"{where}.upfront_share", expected="a share from 0 to 1", found=repr(offer.upfront_share))
+    if offer.kind is OfferKind.RESERVED and offer.term_months < 1:
+        raise InputError(f"{where}.term_months", expected="a term of at least 1 month", found=repr(offer.term_months))
+    if offer.interruptions_per_h is not None:
+        _amount(f"{where}.interruptions_per_h", offer.interruptions_per_h)
+
+
+def check_run(activity: Activity, capacity: Capacity) -> None:
+    """Raises InputError for negative or NaN activity or knee, and for a saturation that is not above 0."""
+    for f in fields(activity):
+        if f.name != "rate_rps":  # infinite where everything arrives at once; not used for prices
+            _amount(f"activity.{f.name}", float(getattr(activity, f.name)))
+    if capacity.saturation_rps is not None:
+        _amount("capacity.saturation_rps", capacity.saturation_rps, above_zero=True)
+    if capacity.knee_rps is not None:
+        _amount("capacity.knee_rps", capacity.knee_rps)
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Raises InputError for arrays of different lengths, NaN, a negative load, a negative count of replicas."""
+    for f in fields(schedule):
+        if f.name != "reason":
+            values = getattr(schedule, f.name)
+            if values.shape != schedule.seconds.shape or not np.isfinite(values).all() or (values < 0).any():
+                raise InputError(
+                    f"schedule.{f.name}", expected="a finite number of at least 0 for each interval", found=repr(values)
+                )

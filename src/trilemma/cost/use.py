@@ -1,0 +1,185 @@
+"""What paid GPUs were for: useful work, waste, headroom (latency, reserve), idle, stranded; by interval.
+
+Each quantity is computed on its own (paid, kept, held, asked, load at the knee, load at saturation); the uses are the
+gaps between neighbours, so that they sum to what is paid only if the quantities agree.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from trilemma.metrics.activity import Activity, Capacity, Schedule
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByUse:
+    """An amount ($/h, GPUs or watts, as its holder says) split by what it bought.
+
+    >>> ByUse(useful=1.0, latency=0.5, reserve=0.25).headroom
+    0.75
+    """
+
+    useful: float = 0.0
+    waste: float = 0.0
+    latency: float = 0.0
+    reserve: float = 0.0
+    idle: float = 0.0
+    stranded: float = 0.0
+
+    @classmethod
+    def of(cls, columns: FloatArray) -> "ByUse":
+        """From six amounts in the order of the fields."""
+        return cls(**{f.name: float(x) for f, x in zip(fields(cls), columns, strict=True)})
+
+    @property
+    def headroom(self) -> float:
+        """Both causes: running below saturation for the limits, and margin, redundancy, rounding."""
+        return self.latency + self.reserve
+
+    @property
+    def total(self) -> float:
+        """Sum over the uses."""
+        return self.useful + self.waste + self.headroom + self.idle + self.stranded
+
+    @property
+    def bought_nothing(self) -> float:
+        """waste + headroom + idle + stranded."""
+        return self.waste + self.headroom + self.idle + self.stranded
+
+    @property
+    def five(self) -> dict[str, float]:
+        """The use view's five names and amounts."""
+        return {
+            "useful": self.useful,
+            "waste": self.waste,
+            "headroom": self.headroom,
+            "idle": self.idle,
+            "stranded": self.stranded,
+        }
+
+    def __add__(self, other: "ByUse") -> "ByUse":
+        return ByUse(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def times(self, factor: float) -> "ByUse":
+        """Every amount times `factor`."""
+        return ByUse(**{f.name: getattr(self, f.name) * factor for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuUse:
+    """GPUs over k intervals, each array (k,); `weight` is an interval's share of the period.
+
+    paid >= kept >= held >= asked >= knee >= saturation, in GPUs. `kept` belongs to the replicas the units are paid
+    for: the peak's where an offer charges all day, those running where it charges by the hour. `knee` is None where
+    unmeasured. `served_rps` is the load the running replicas can take; `prefill` and `decode` the GPUs busy with
+    each; `useful_share` the part of the token work that met its limits.
+    """
+
+    weight: FloatArray
+    paid: FloatArray
+    kept: FloatArray
+    held: FloatArray
+    asked: FloatArray
+    knee: FloatArray | None
+    saturation: FloatArray
+    served_rps: FloatArray
+    prefill: FloatArray
+    decode: FloatArray
+    useful_share: float
+
+    @property
+    def columns(self) -> FloatArray:
+        """(k, 6) GPUs by use in the order of ByUse; without a knee all headroom stands under reserve."""
+        knee = self.saturation if self.knee is None else self.knee
+        useful = self.saturation * self.useful_share
+        gaps = (
+            useful,
+            self.saturation - useful,
+            knee - self.saturation,
+            self.asked - knee,
+            self.kept - self.asked,
+            self.paid - self.kept,
+        )
+        return np.maximum(np.stack(gaps, axis=1), 0.0)
+
+    @property
+    def mean(self) -> ByUse:
+        """Average GPUs by use over the period."""
+        return ByUse.of(self.weight @ self.columns)
+
+    def over_period(self, per_interval: FloatArray) -> float:
+        """Time average of a (k,) quantity."""
+        return float(self.weight @ per_interval)
+
+
+def useful_share(activity: Activity) -> float:
+    """Token work inside the limits over all token work (late and recomputed tokens are waste); 0 where there is none.
+
+    >>> from types import SimpleNamespace
+    >>> useful_share(SimpleNamespace(useful_tokens=90, late_tokens=8, recomputed_tokens=2))
+    0.9
+    """
+    work = activity.useful_tokens + activity.late_tokens + activity.recomputed_tokens
+    return activity.useful_tokens / work if work else 0.0
+
+
+def gpu_use(
+    schedule: Schedule,
+    *,
+    held_replicas: FloatArray,
+    paid: FloatArray,
+    kept: FloatArray,
+    gpus_per_replica: int,
+    activity: Activity,
+    capacity: Capacity,
+) -> GpuUse:
+    """GPUs by interval. `paid` and `kept` (k,) GPUs come from the offer; the rest follows from load and capacity.
+
+    Served is the load, at most what the held replicas saturate at. Busy GPU-seconds per request are those of the run,
+    so busy grows with load, at most to every held GPU. Where saturation is unmeasured, busy GPUs stand in for
+    served / X_sat. A policy that asks for less than the served load needs is taken at what is needed: GPUs at work
+    are not idle.
+    """
+    per_request = 1 / activity.requests if activity.requests else 0.0
+    prefill_gpu_s, decode_gpu_s = activity.prefill_gpu_s * per_request, activity.decode_gpu_s * per_request
+    busy_gpu_s = prefill_gpu_s + decode_gpu_s
+    held = held_replicas * gpus_per_replica
+    if capacity.saturation_rps is not None:
+        most_rps = held_replicas * capacity.saturation_rps
+    else:
+        most_rps = held / busy_gpu_s if busy_gpu_s else np.full_like(held, np.inf)
+    served_rps = np.where(held > 0, np.minimum(schedule.load_rps, most_rps), 0.0)
+    busy = np.minimum(served_rps * busy_gpu_s, held)
+    prefill = busy * (prefill_gpu_s / busy_gpu_s) if busy_gpu_s else busy
+    if capacity.saturation_rps is None:
+        saturation = busy
+    else:
+        saturation = np.minimum(served_rps / capacity.saturation_rps * gpus_per_replica, held)
+    asked = np.maximum(np.minimum(schedule.asked_replicas * gpus_per_replica, held), saturation)
+    return GpuUse(
+        weight=schedule.seconds / schedule.period_s,
+        paid=paid,
+        kept=kept,
+        held=held,
+        asked=asked,
+        knee=_at_knee(served_rps, capacity, gpus_per_replica, saturation, asked),
+        saturation=saturation,
+        served_rps=served_rps,
+        prefill=prefill,
+        decode=busy - prefill,
+        useful_share=useful_share(activity),
+    )
+
+
+def _at_knee(
+    served_rps: FloatArray, capacity: Capacity, gpus_per_replica: int, saturation: FloatArray, asked: FloatArray
+) -> FloatArray | None:
+    """(k,) GPUs of served / X_knee, between saturation and asked; a knee of 0 asks for everything."""
+    if capacity.knee_rps is None:
+        return None
+    if capacity.knee_rps == 0:
+        return np.where(served_rps > 0, asked, saturation)
+    return np.clip(served_rps / capacity.knee_rps * gpus_per_replica, saturation, asked)

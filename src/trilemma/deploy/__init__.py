@@ -1,0 +1,1 @@
+"""From a plan to what an engine is started with."""

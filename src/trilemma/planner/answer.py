@@ -1,0 +1,140 @@
+"""What is answered: plans with their bills and reasons, and why everything else is out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trilemma.catalogue.figure import Source
+from trilemma.catalogue.offer import Offer
+from trilemma.cost.bill import Bill
+from trilemma.deployment.memory import Memory
+from trilemma.deployment.spec import Deployment
+from trilemma.latency.step import StepTerms
+from trilemma.metrics.activity import Activity, Capacity, Schedule
+from trilemma.metrics.limits import Metric, Miss
+from trilemma.metrics.summary import Summary
+
+
+def describe(deployment: Deployment) -> str:
+    """A deployment in one line, replicas left out: "h100_sxm TP4 fp8 vllm 8192/1024"."""
+    p, k = deployment.parallelism, deployment.knobs
+    spread = f"TP{p.tensor}" + (f" DP{p.data}" if p.data > 1 else "") + (f" EP{p.expert}" if p.expert > 1 else "")
+    cache = " kv-fp8" if deployment.kv_bytes_per_element < 2 else ""
+    return (
+        f"{deployment.accelerator.name} {spread} {deployment.precision.name}{cache} {deployment.engine.name} "
+        f"{k.max_num_batched_tokens}/{k.max_num_seqs}"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """What is priced: a sized deployment, what a replica can do, what the fleet did, and when it runs.
+
+    `schedule` holds the peak's replicas all day, `scaled_schedule` follows the load.
+    """
+
+    deployment: Deployment
+    capacity: Capacity
+    activity: Activity
+    schedule: Schedule
+    scaled_schedule: Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A deployment sized for and simulated on the whole workload, before any price.
+
+    `summary` is the simulated run at the sizing load. `misses` is empty when every limit holds for the predicted
+    latency times its entry of `margins`. `bottleneck` is the resource a decode step at the knee waits for, `binds`
+    says in words what keeps a replica from taking more.
+    """
+
+    fleet: Fleet
+    memory: Memory
+    summary: Summary
+    misses: tuple[Miss, ...]
+    margins: Mapping[Metric, float]
+    decode_terms: StepTerms
+    prefill_terms: StepTerms
+    bottleneck: str
+    binds: str
+    peak_kv_share: float
+    source: Source
+    notes: tuple[str, ...] = ()
+
+    @property
+    def deployment(self) -> Deployment:
+        """The sized deployment."""
+        return self.fleet.deployment
+
+    @property
+    def output_tokens_per_s_per_gpu(self) -> float:
+        """Output tokens per second and GPU of the fleet at the sizing load."""
+        return self.summary.output_tokens_per_s / self.deployment.gpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A trial at one offer's price."""
+
+    trial: Trial
+    offer: Offer
+    bill: Bill
+
+    @property
+    def label(self) -> str:
+        """One line: replicas, deployment, offer."""
+        return f"{self.trial.deployment.replicas} x {describe(self.trial.deployment)}, {self.offer.name}"
+
+    @property
+    def usd_per_h(self) -> float:
+        """Four-dimension total."""
+        return self.bill.total_usd_per_h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A candidate that is out. `stage` is "support", "memory", "bound", "limits", "size" or "cost"; for "limits" the
+    first miss is kept, for "cost" the dollars above the chosen plan."""
+
+    label: str
+    stage: str
+    reason: str
+    miss: Miss | None = None
+    usd_per_h: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How much was looked at: shapes (deployments without replicas and offers), candidates (with offers), simulated
+    shapes and single simulations."""
+
+    shapes: int
+    candidates: int
+    simulated: int
+    simulations: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearestMiss:
+    """Where nothing is feasible: the plan that comes closest, and the cheapest set of bounds it would meet."""
+
+    plan: Plan
+    relaxation: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`chosen` is the cheapest plan that meets every limit, None if there is none (`nearest` then says how close).
+
+    `plans` are all feasible ones, cheapest first; `frontier` those no other beats on tokens/s/GPU, p99 TTFT and
+    $/Mtoken at once.
+    """
+
+    name: str
+    chosen: Plan | None
+    plans: tuple[Plan, ...]
+    frontier: tuple[Plan, ...]
+    rejected: tuple[Rejection, ...]
+    nearest: NearestMiss | None
+    counts: Counts
+    warnings: tuple[str, ...] = field(default=())

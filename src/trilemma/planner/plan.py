@@ -1,0 +1,290 @@
+"""A question to an answer: enumerate, screen, simulate, size, price, choose, and say why."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from trilemma.catalogue.accelerator import Accelerator
+from trilemma.catalogue.offer import Offer
+from trilemma.cost.bill import Bill, bill
+from trilemma.cost.fleet import CHARGES_ALL_DAY
+from trilemma.errors import InfeasibleError, InputError
+from trilemma.metrics.limits import LATENCIES, Limit, Metric, Miss, parse_limit
+from trilemma.planner.answer import Answer, Counts, Fleet, NearestMiss, Plan, Rejection, Trial, describe
+from trilemma.planner.candidates import Candidate, deployments, screen
+from trilemma.planner.evaluate import evaluate, saturation_of, smallest_fleet
+from trilemma.planner.question import Question
+from trilemma.search.pareto import non_dominated
+from trilemma.units import show_usd
+
+Progress = Callable[[int, int, str], None]
+T = TypeVar("T")
+R = TypeVar("R")
+WAVE = 32  # candidates simulated before the price bound is looked at again
+CUT = 2.0
+STAGES = ("limits", "size", "memory", "support", "bound", "cost")
+
+
+class Executor(Protocol):
+    """Spreads independent work; results come in the order of the items, whoever does them."""
+
+    def map(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterable[R]:
+        """function(item) for every item, in order."""
+        ...
+
+
+class Here:
+    """Does the work in this process."""
+
+    def map(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterable[R]:
+        """function(item) for every item, in order."""
+        return map(function, items)
+
+
+HERE = Here()
+
+
+def quiet(_done: int, _total: int, _what: str) -> None:
+    """Reports no progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """Every candidate of a space after simulation: priced plans, and why the rest is out."""
+
+    plans: tuple[Plan, ...]
+    rejected: tuple[Rejection, ...]
+    shapes: int
+    candidates: int
+    simulated: int
+    simulations: int
+
+
+def look(question: Question, progress: Progress = quiet, executor: Executor = HERE) -> Looked:
+    """Screen the whole space, bound every candidate's price from below, simulate cheapest bound first.
+
+    The bound prices the fleet at saturation throughput without busy energy, which no real fleet undercuts. Candidates
+    whose bound exceeds CUT x the cheapest plan of the waves before are left out: they cannot be chosen. Waves have a
+    fixed size, so the answer does not depend on how many processes there are.
+    """
+    rejected: list[Rejection] = []
+    screened: list[Candidate] = []
+    every = list(deployments(question))
+    for deployment in every:
+        outcome = screen(deployment, question)
+        if isinstance(outcome, Rejection):
+            rejected.append(outcome)
+        else:
+            screened.append(outcome)
+    progress(0, len(screened), "bounding")
+    saturated = list(executor.map(partial(saturation_of, question), screened))
+    floors = [floor_usd_per_h(c, rps, question) for c, rps in zip(screened, saturated, strict=True)]
+    ranked = sorted(range(len(screened)), key=lambda i: (floors[i], i))
+    plans: list[Plan] = []
+    simulations, simulated, best = len(screened), 0, float("inf")
+    for start in range(0, len(ranked), WAVE):
+        wave = []
+        for i in ranked[start : start + WAVE]:
+            if floors[i] > CUT * best:
+                reason = f"at least {show_usd(floors[i])}/h even at saturation, over {CUT:g} x the cheapest plan"
+                label = describe(screened[i].deployment)
+                rejected.append(Rejection(label=label, stage="bound", reason=reason, usd_per_h=floors[i]))
+            else:
+                wave.append((screened[i], saturated[i]))
+        for outcome, played in executor.map(partial(evaluate, question), wave):
+            simulated += 1
+            simulations += played
+            if isinstance(outcome, Rejection):
+                rejected.append(outcome)
+            else:
+                plans += _priced(outcome, question, rejected)
+            progress(start + simulated % WAVE, len(ranked), "simulating")
+        best = min([best, *(p.usd_per_h for p in plans)])
+    progress(len(ranked), len(ranked), "done")
+    return Looked(
+        plans=tuple(sorted(plans, key=lambda p: (p.usd_per_h, p.trial.deployment.gpus, p.label))),
+        rejected=tuple(rejected),
+        shapes=len(every),
+        candidates=sum(len(offers_for(d.accelerator, question)) for d in every),
+        simulated=simulated,
+        simulations=simulations,
+    )
+
+
+def _priced(trial: Trial, question: Question, rejected: list[Rejection]) -> list[Plan]:
+    """The trial at every offer of its accelerator; a rejection where there is none."""
+    offers = offers_for(trial.deployment.accelerator, question)
+    if not offers:
+        reason = f"no offer of {trial.deployment.accelerator.name} in the space"
+        rejected.append(Rejection(label=describe(trial.deployment), stage="cost", reason=reason))
+    return [price(trial, offer, question) for offer in offers]
+
+
+def price(trial: Trial, offer: Offer, question: Question) -> Plan:
+    """The trial at one offer."""
+    return Plan(trial=trial, offer=offer, bill=_bill(trial.fleet, offer, question))
+
+
+def _bill(fleet: Fleet, offer: Offer, question: Question) -> Bill:
+    """On-demand and spot fleets shrink with the load; owned and reserved ones are paid anyway."""
+    return bill(
+        fleet.deployment,
+        offer,
+        question.economics,
+        fleet.deployment.engine,
+        fleet.activity,
+        fleet.capacity,
+        fleet.schedule if offer.kind in CHARGES_ALL_DAY else fleet.scaled_schedule,
+        as_of=question.as_of,
+    )
+
+
+def floor_usd_per_h(candidate: Candidate, saturated_rps: float, question: Question) -> float:
+    """Less than the candidate can cost at its cheapest offer: a fleet at saturation that burns no busy energy.
+
+    0.0, no bound, where nothing is served or offered (the reason is still to be found) and for a closed loop.
+    """
+    offers = offers_for(candidate.deployment.accelerator, question)
+    if saturated_rps <= 0 or not offers or question.workload.clients:
+        return 0.0
+    fleet = smallest_fleet(candidate, saturated_rps, question)
+    return min(_bill(fleet, offer, question).total_usd_per_h for offer in offers)
+
+
+def offers_for(accelerator: Accelerator, question: Question) -> tuple[Offer, ...]:
+    """The space's offers of one accelerator."""
+    return tuple(offer for offer in question.space.offers if offer.accelerator == accelerator.name)
+
+
+def plan(question: Question, progress: Progress = quiet, executor: Executor = HERE) -> Answer:
+    """The cheapest deployment that meets the limits, its frontier, and a reason for everything else.
+
+    Never raises for an infeasible question: `chosen` is None and `nearest` says how close it gets. Raises InputError
+    where the space is empty to begin with.
+    """
+    check(question)
+    looked = look(question, progress, executor)
+    plans = looked.plans
+    chosen = plans[0] if plans else None
+    rejected = looked.rejected
+    if chosen is not None:
+        rejected += tuple(_dearer(p, chosen) for p in plans[1:])
+    return Answer(
+        name=question.name,
+        chosen=chosen,
+        plans=plans,
+        frontier=frontier(plans),
+        rejected=rejected,
+        nearest=None if chosen is not None else nearest_miss(question, looked, executor),
+        counts=Counts(
+            shapes=looked.shapes,
+            candidates=looked.candidates,
+            simulated=looked.simulated,
+            simulations=looked.simulations,
+        ),
+        warnings=question.workload.notes,
+    )
+
+
+def check(question: Question) -> None:
+    """Raises InputError for a space with nothing in it."""
+    space = question.space
+    for name, values in (
+        ("accelerators", space.accelerators),
+        ("offers", space.offers),
+        ("precisions", space.precisions),
+        ("engines", space.engines),
+        ("tensor_parallel", space.tensor_parallel),
+    ):
+        if not values:
+            raise InputError(f"space.{name}", expected="at least one value that fits the rest", found="none")
+
+
+def _dearer(p: Plan, chosen: Plan) -> Rejection:
+    more = p.usd_per_h - chosen.usd_per_h
+    reason = f"meets the limits, {show_usd(more)}/h dearer ({show_usd(p.usd_per_h)}/h)"
+    return Rejection(label=p.label, stage="cost", reason=reason, usd_per_h=p.usd_per_h)
+
+
+def frontier(plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
+    """Plans that no other beats at once on tokens/s/GPU, p99 TTFT and $/Mtoken of output, cheapest first."""
+    if not plans:
+        return ()
+    points = np.array(
+        [
+            [
+                -p.trial.output_tokens_per_s_per_gpu,
+                p.trial.summary.values.get("ttft_p99_s") or np.inf,
+                p.bill.usd_per_mtok_output or np.inf,
+            ]
+            for p in plans
+        ]
+    )
+    keep = non_dominated(points)
+    unique: dict[tuple[float, ...], Plan] = {}
+    for row, p, kept in zip(points.tolist(), plans, keep.tolist(), strict=True):
+        if kept:
+            unique.setdefault(tuple(row), p)
+    return tuple(unique.values())
+
+
+def nearest_miss(question: Question, looked: Looked, executor: Executor = HERE) -> NearestMiss | None:
+    """The cheapest plan once the bounds that stop everything are relaxed as little as the closest candidate needs.
+
+    None where nothing fits or is offered at all: then no bound is the reason.
+    """
+    relaxations: tuple[str, ...] = ()
+    for _ in range(1 + len(question.limits)):
+        question, wording = _relax(question, looked.rejected)
+        if not wording:
+            return None
+        relaxations += wording
+        looked = look(question, executor=executor)
+        if looked.plans:
+            return NearestMiss(plan=looked.plans[0], relaxation=relaxations)
+    return None
+
+
+def _relax(question: Question, rejected: tuple[Rejection, ...]) -> tuple[Question, tuple[str, ...]]:
+    """The question with the bound relaxed that the closest rejection misses by least."""
+    misses = [r.miss for r in rejected if r.miss is not None and np.isfinite(r.miss.excess)]
+    if misses:
+        closest = min(misses, key=lambda m: m.excess)
+        limits = tuple(_loosened(x, closest) if x == closest.limit else x for x in question.limits)
+        changed = next(x for x in limits if x not in question.limits)
+        return replace(question, limits=limits), (f"{closest.limit.text} -> {changed.text}",)
+    needs = [int(r.reason.split()[1]) for r in rejected if r.stage == "size" and r.reason.startswith("needs ")]
+    if needs:
+        most = min(needs)
+        space = replace(question.space, max_gpus=most)
+        return replace(question, space=space), (f"max_gpus {question.space.max_gpus} -> {most}",)
+    return question, ()
+
+
+def _loosened(limit: Limit, miss: Miss) -> Limit:
+    """The limit moved to what was reached, and a tenth further, in two significant digits."""
+    got = miss.got if miss.got is not None else limit.bound
+    if limit.metric is Metric.GOODPUT:
+        return parse_limit(f"goodput >= {max(0.1, 100 * got * 0.99):.1f}%", where="relaxation")
+    time = f"{float(f'{1.1 * got * 1e3:.2g}'):.10g} ms"
+    if limit.metric not in LATENCIES:
+        return parse_limit(f"{limit.metric.value} <= {time}", where="relaxation")
+    statistic = "mean" if limit.quantile is None else f"p{100 * limit.quantile:.10g}"
+    return parse_limit(f"{limit.metric.value} {statistic} <= {time}", where="relaxation")
+
+
+def raise_if_infeasible(answer: Answer) -> None:
+    """InfeasibleError with the nearest miss and the cheapest relaxation, where nothing was chosen."""
+    if answer.chosen is not None:
+        return
+    text = f"{answer.name}: no deployment of the space meets the limits"
+    if answer.nearest is not None:
+        nearest, changes = answer.nearest.plan, ", ".join(answer.nearest.relaxation)
+        text += f"; nearest: relax {changes}, and {nearest.label} does it for {show_usd(nearest.usd_per_h)}/h"
+    elif answer.rejected:
+        first = min(answer.rejected, key=lambda r: STAGES.index(r.stage))
+        text += f"; for example {first.label}: {first.reason}"
+    raise InfeasibleError(text)

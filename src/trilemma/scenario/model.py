@@ -1,0 +1,135 @@
+"""What a scenario says: model, workload, limits, the space to search, sizing, money."""
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from trilemma.metrics.limits import Limit, parse_limit
+from trilemma.scenario.document import Document
+from trilemma.scenario.economics import EconomicsOverrides
+from trilemma.scenario.fields import Choices, Count, IsoDate, Limits, Share, Strict, Word, Words, problem
+from trilemma.scenario.workload import Workload
+
+
+class Space(Strict):
+    """What the planner may choose from; a key left out leaves the choice open."""
+
+    accelerators: Words | None = None
+    """Accelerators by catalogue name or alias."""
+    offers: Words | None = None
+    """Ways to obtain them: owned, on-demand, reserved-1y, reserved-3y, spot, or an offer's own name."""
+    precisions: Words | None = None
+    """Weight formats by catalogue name."""
+    kv_precisions: Words | None = None
+    """KV-cache formats by catalogue name."""
+    engines: Words | None = None
+    """Serving engines by catalogue name."""
+    tensor_parallel: Choices | None = None
+    """Tensor-parallel degrees of a replica."""
+    max_num_batched_tokens: Choices | None = None
+    """Token budgets of a step."""
+    max_num_seqs: Choices | None = None
+    """Sequence bounds of a step."""
+    max_gpus: Count | None = None
+    """Most GPUs that all replicas together may hold."""
+
+
+class Sizing(Strict):
+    """How much more than the load is kept running."""
+
+    headroom: Share = 0.25
+    """Capacity above the peak load, as a share of it."""
+    spare_replicas: int = Field(default=1, ge=0)
+    """Replicas on top, so that as many may fail."""
+
+
+class Scenario(Strict):
+    """One question to the planner, as read from a YAML file."""
+
+    version: Literal[1]
+    """Version of this format."""
+    name: Word
+    """What answers call the scenario; the file's name without its ending where left out."""
+    model: Word
+    """A catalogue name or alias, or a path (beginning with ".", "/" or "~") of a config.json or of its folder."""
+    workload: Workload
+    limits: Limits = ()
+    """Bounds such as "ttft p99 <= 1 s", "itl p99 <= 60 ms", "goodput >= 95%" or "deadline <= 6 h"."""
+    space: Space = Space()
+    sizing: Sizing = Sizing()
+    economics: EconomicsOverrides = EconomicsOverrides()
+    """Rates and prices that replace the catalogue's defaults."""
+    catalogue: Words | None = None
+    """Files with catalogue rows that add to or override the shipped ones."""
+    as_of: IsoDate | None = None
+    """The day prices are aged against; the day of the run where left out."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of every random draw."""
+
+    _folder: Path = PrivateAttr(default=Path())
+    _document: Document = PrivateAttr(default=Document(name="scenario", data={}))
+
+    def model_post_init(self, context: tuple[Path, Document] | None, /) -> None:
+        """Keeps the folder that relative paths start at and the document errors point into."""
+        if context is not None:
+            self._folder, self._document = context
+
+    @model_validator(mode="after")
+    def _limits_differ(self) -> "Scenario":
+        seen: dict[str, str] = {}
+        for index, limit in enumerate(self.parsed_limits):
+            if limit.key in seen:
+                found = f"{limit.text!r} beside {seen[limit.key]!r}"
+                raise problem("one limit on each statistic", found, key=("limits", index))
+            seen[limit.key] = limit.text
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The folder relative paths start at."""
+        return self._folder
+
+    def where(self, *path: str | int) -> str:
+        """Where a key stands, for errors that only later readers can find: file, line and key, or the flag that set it.
+
+        `where("space", "accelerators", 0)` is for example "chat.yaml:12: space.accelerators[0]".
+        """
+        return self._document.where(path)
+
+    @property
+    def parsed_limits(self) -> tuple[Limit, ...]:
+        """The limits as values that timings are judged by."""
+        return tuple(parse_limit(text, where=f"limits[{index}]") for index, text in enumerate(self.limits))
+
+    @property
+    def as_of_date(self) -> date | None:
+        """`as_of` as a date."""
+        return None if self.as_of is None else date.fromisoformat(self.as_of)
+
+    @property
+    def model_source(self) -> str | Path:
+        """A catalogue name, or the path of a config.json or its folder where the scenario means a file."""
+        if self.model.startswith((".", "/", "~")) or self.model.endswith(".json"):
+            return self._folder / Path(self.model).expanduser()
+        return self.model
+
+    @property
+    def catalogue_files(self) -> tuple[Path, ...]:
+        """The catalogue files, from the scenario's folder."""
+        return tuple(self._folder / Path(name).expanduser() for name in self.catalogue or ())
+
+    def files(self) -> Iterator[tuple[tuple[str | int, ...], Path]]:
+        """Each file the scenario names besides its trace, with the key that names it."""
+        if isinstance(self.model_source, Path):
+            yield ("model",), self.model_source
+        yield from ((("catalogue", index), path) for index, path in enumerate(self.catalogue_files))
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole document with flags and defaults in it, as plain values; reading it again gives it again.
+
+        Paths stay as written, relative to `folder`.
+        """
+        return self.model_dump(mode="json", exclude_none=True)

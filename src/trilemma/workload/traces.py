@@ -1,0 +1,106 @@
+"""Recorded traces: one door for every format, told apart by the file's first line."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from trilemma.errors import InputError
+from trilemma.workload.csv_formats import CSV_FORMATS, header_of, read_csv_rows
+from trilemma.workload.mooncake import further_keys, looks_like_mooncake, read_mooncake_rows, spread_bins
+from trilemma.workload.requests import Requests
+from trilemma.workload.trace_file import SHIPPED, TraceText, read_text, resolve
+from trilemma.workload.trace_rows import TraceRows, checked_requests
+
+__all__ = ["FORMATS", "SHIPPED", "Trace", "read_trace"]
+
+FORMATS: Final = (*CSV_FORMATS, "mooncake")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A recorded trace: its requests, the format they came in, the name it was asked for by, and notices.
+
+    `digest` is the SHA-256 of the file's decompressed bytes: the same for a gzipped copy.
+    """
+
+    requests: Requests
+    format: str
+    name: str
+    warnings: tuple[str, ...]
+    digest: str
+
+
+def read_trace(
+    name_or_path: str | Path,
+    *,
+    format: str = "auto",  # noqa: A002 - the word users write in the scenario
+    seed: int = 0,
+    sort: bool = True,
+    spread: bool = True,
+    base: Path | None = None,
+) -> Trace:
+    """A shipped trace by name or any file, plain or gzipped, as requests counted from the first arrival.
+
+    `format` is "auto" or one of FORMATS. `sort` puts lines that step back in time in order, with a notice, where it
+    would otherwise be an error. `spread` moves arrivals recorded in coarse bins (Mooncake) to uniform places inside
+    their bin by `seed`, with a notice. A relative path is looked for in `base` first, then in the current folder.
+
+    Raises InputError, naming file and line, for a missing, unreadable, binary or empty file, an unknown format or
+    header, a malformed line, a request without prompt or output tokens or with more than 2^31 - 1, and times that are
+    negative or not finite.
+
+    >>> trace = read_trace("azure_2023_conv")
+    >>> len(trace.requests), trace.format
+    (19366, 'azure')
+    """
+    if format not in ("auto", *FORMATS):
+        near = difflib.get_close_matches(format, FORMATS, n=1)
+        hint = f"nearest: {near[0]}" if near else ""
+        raise InputError("trace format", expected=f"auto or one of {', '.join(FORMATS)}", found=repr(format), hint=hint)
+    name = str(name_or_path)
+    text = read_text(resolve(name_or_path, base=base), name)
+    kind = detect(text) if format == "auto" else format
+    requests, warnings = checked_requests(_reader(kind)(text), sort=sort)
+    if kind == "mooncake" and spread and (moved := spread_bins(requests.arrival_s, seed)) is not None:
+        requests, warnings = replace(requests, arrival_s=moved[0]), (*warnings, moved[1])
+    return Trace(requests=requests, format=kind, name=name, warnings=warnings, digest=text.digest)
+
+
+def detect(text: TraceText) -> str:
+    """The format a trace's first line tells; raises InputError listing the known ones."""
+    header, at = header_of(text)
+    first = text.lines[at]
+    if first.lstrip().startswith("{"):
+        if looks_like_mooncake(first):
+            return "mooncake"
+    else:
+        for name, layout in CSV_FORMATS.items():
+            if layout.matches(header):
+                return name
+    known = [f"{name} ({','.join(layout.columns)})" for name, layout in CSV_FORMATS.items()]
+    raise InputError(
+        f"{text.place}:{at + 1}",
+        expected=f"the first line of a known trace: {', '.join(known)}, "
+        "mooncake (JSON lines with timestamp, input_length, output_length, hash_ids)",
+        found=repr(first[:120]),
+        hint=_hint(first, header),
+    )
+
+
+def _hint(first: str, header: list[str]) -> str:
+    """What the first line comes close to."""
+    if extra := further_keys(first):
+        return f"further keys {', '.join(extra)}: if 512-token blocks and milliseconds are meant, say format mooncake"
+    names = {name.lower() for name in header}
+    for layout in CSV_FORMATS.values():
+        if {name.lower() for name in layout.columns[1:]} <= names:
+            return f"there are lengths here, but no arrival times ({layout.time})"
+    return ""
+
+
+def _reader(kind: str) -> Callable[[TraceText], TraceRows]:
+    if kind == "mooncake":
+        return read_mooncake_rows
+    return lambda text: read_csv_rows(text, CSV_FORMATS[kind])
