@@ -20,7 +20,7 @@ from scipy.optimize import least_squares
 from trilemma.catalogue.catalogue import Catalogue, load_catalogue
 from trilemma.catalogue.efficiency import efficiency_for
 from trilemma.errors import TrilemmaError
-from trilemma.sim.predict import Configuration, deployment_of, play
+from trilemma.sim.predict import Configuration, play
 
 # constant -> (prior, width of the prior in the logarithm)
 PRIORS = {
@@ -28,16 +28,18 @@ PRIORS = {
     "layer_s": (4e-6, 0.7),
     "sequence_s": (1e-5, 0.7),
     "request_s": (2e-2, 0.7),
-    "gemm": (1.0, 0.2),
-    "expert": (1.0, 0.2),
+    "gemm": (1.0, 0.1),
+    "expert": (1.0, 0.1),
     "expert_4bit": (1.0, 0.4),
-    "attention": (1.0, 0.2),
+    "attention": (1.0, 0.1),
     "collective": (1.0, 0.2),
     "prefill": (1.0, 0.3),
-    "elementwise_passes": (12.0, 0.3),
+    "elementwise_passes": (12.0, 0.2),
     "mtp_tokens": (1.8, 0.2),
 }
-PRIOR_WEIGHT = 2.0
+PRIOR_WEIGHT = (
+    0.25  # times the root of the number of runs: with few models in them, what is fitted on some misleads others
+)
 TTFT_WEIGHT = 0.4
 
 
@@ -73,7 +75,7 @@ def simulate(rows: Sequence[Row], constants: dict[str, float]) -> np.ndarray:
         efficiency = efficiency_for(c.accelerator, c.engine.name)
         efficiency = replace(efficiency, engine=replace(efficiency.engine, **constants))
         try:
-            result, _ = play(c, deployment_of(c), efficiency)
+            result, _ = play(c, efficiency)
         except TrilemmaError:
             continue
         predicted_s = result.ttft_s + result.tpot_s * (row.out - 1)
@@ -87,12 +89,14 @@ def fit(rows: Sequence[Row]) -> dict[str, float]:
     prior = np.log([PRIORS[n][0] for n in names])
     width = np.array([PRIORS[n][1] for n in names])
 
+    weight = PRIOR_WEIGHT * np.sqrt(len(rows))
+
     def residuals(x):
         ratio = np.log(simulate(rows, dict(zip(names, np.exp(x), strict=True))))
         ratio = np.nan_to_num(ratio)
-        return np.concatenate([ratio[:, 0], TTFT_WEIGHT * ratio[:, 1], PRIOR_WEIGHT * 0.1 * (x - prior) / width])
+        return np.concatenate([ratio[:, 0], TTFT_WEIGHT * ratio[:, 1], weight * (x - prior) / width])
 
-    answer = least_squares(residuals, prior, loss="soft_l1", f_scale=0.08, diff_step=0.02, max_nfev=12)
+    answer = least_squares(residuals, prior, loss="soft_l1", f_scale=0.08, diff_step=0.02, max_nfev=6)
     return dict(zip(names, np.exp(answer.x).tolist(), strict=True))
 
 
@@ -113,12 +117,16 @@ def main() -> None:
             index = np.array([r.configuration.model.name == name for r in mine])
             others = fit([r for r, out in zip(mine, index, strict=True) if not out])
             left_out[index] = simulate([r for r, out in zip(mine, index, strict=True) if out], others)
-            print(f"# {engine} without {name}: TPOT {error(left_out[index, 0])}, TTFT {error(left_out[index, 1])}",
-                  file=sys.stderr)
+            print(
+                f"# {engine} without {name}: TPOT {error(left_out[index, 0])}, TTFT {error(left_out[index, 1])}",
+                file=sys.stderr,
+            )
         print(f"\n[engines.{engine}]")
         for kind, ratios in (("fitted on them", inside), ("model left out", left_out)):
-            print(f"# {len(mine)} runs, {kind}: TPOT {error(ratios[:, 0])}; TTFT {error(ratios[:, 1])}; "
-                  f"tokens/s {error(ratios[:, 2])}")
+            print(
+                f"# {len(mine)} runs, {kind}: TPOT {error(ratios[:, 0])}; TTFT {error(ratios[:, 1])}; "
+                f"tokens/s {error(ratios[:, 2])}"
+            )
         for name, value in constants.items():
             print(f"{name} = {value:.4g}")
         for column, name in enumerate(("tpot_spread", "ttft_spread", "throughput_spread")):

@@ -30,7 +30,7 @@ GEMM_FORMATS = {"bfloat16": ("bf16", 2.0), "fp8": ("fp8", 1.0), "fp8_block": ("f
 EXPERT_FORMATS = GEMM_FORMATS | {"w4a16_mxfp4": ("w4a16", 0.53125), "w4a8_mxfp4_mxfp8": ("w4a8", 0.53125)}
 MULTIPLIES_IN = {"w4a16": "bf16", "w4a8": "fp8"}
 BLEND = {"bf16": 2.0, "fp8": 1.0, "fp4": 1.0, "w4a16": 1.0, "w4a8": 1.0}
-# Launch-bound at small m in the collection, not in an engine under CUDA graphs (the same shapes take a third in SGLang).
+# Launch-bound at small m in the collection, not in an engine under CUDA graphs (SGLang takes a third of the time).
 OUTLIERS = {("vllm", "fp8_block"), ("vllm", "fp8")}
 SAMPLE = 12_000
 RNG = np.random.default_rng(0)
@@ -68,7 +68,8 @@ def show(key, blend, fitted, points, *, keep=("memory", "compute")):
     memory, compute, fixed_s, low, high = fitted
     shares = {"memory": memory, "compute": compute}
     text = ", ".join(f"{name} = {shares[name]:.3f}" for name in keep)
-    print(f"{key} = {{ {text}, blend = {blend}, fixed_s = {fixed_s:.2e}, spread = [{low:.2f}, {high:.2f}], points = {points} }}")
+    tail = f"spread = [{low:.2f}, {high:.2f}], points = {points}"
+    print(f"{key} = {{ {text}, blend = {blend}, fixed_s = {fixed_s:.2e}, {tail} }}")
 
 
 def gemms(folder, accelerators):
@@ -86,9 +87,13 @@ def gemms(folder, accelerators):
             m, n, k = (table[c][index].astype(float) for c in "mnk")
             width = np.array([GEMM_FORMATS[kind][1] for kind in table["gemm_dtype"][index]])
             memory_s = (n * k * width + m * k * width + m * n * 2) / accelerators[name].hbm_bytes_per_s
-            yield name, f"gemm.{target}", BLEND[target], fit(
-                memory_s, 2 * m * n * k / peak, table["latency"][index] / 1e3, BLEND[target]
-            ), index.size
+            yield (
+                name,
+                f"gemm.{target}",
+                BLEND[target],
+                fit(memory_s, 2 * m * n * k / peak, table["latency"][index] / 1e3, BLEND[target]),
+                index.size,
+            )
 
 
 def experts(folder, accelerators):
@@ -110,9 +115,13 @@ def experts(folder, accelerators):
             moved = touched * one_expert * width + tokens * k / ep * (2 * hidden + 3 * inter / tp) * 2
             memory_s = moved / accelerators[name].hbm_bytes_per_s
             compute_s = 2 * tokens * k / ep * one_expert / peak
-            yield name, f"expert.{target}", BLEND[target], fit(
-                memory_s, compute_s, table["latency"][index] / 1e3, BLEND[target]
-            ), index.size
+            yield (
+                name,
+                f"expert.{target}",
+                BLEND[target],
+                fit(memory_s, compute_s, table["latency"][index] / 1e3, BLEND[target]),
+                index.size,
+            )
 
 
 def attention(folder, accelerators):
@@ -128,17 +137,25 @@ def attention(folder, accelerators):
         read = b * (isl + step) * 2 * kv_heads * dim * width
         flops = b * (isl + step) * 4 * heads * dim
         measured_s = decode["latency"][index] / 1e3
-        yield name, "decode_attention", 2.0, fit(
-            read / gpu.hbm_bytes_per_s, flops / gpu.flops["bf16"], measured_s, 2.0
-        ), index.size
+        yield (
+            name,
+            "decode_attention",
+            2.0,
+            fit(read / gpu.hbm_bytes_per_s, flops / gpu.flops["bf16"], measured_s, 2.0),
+            index.size,
+        )
         chosen = (prefill["system"] == system) & (prefill["window_size"] == 0) & (prefill["attn_dtype"] == "bfloat16")
         index = pick(chosen)
         b, isl, step, heads, kv_heads, dim, _ = (prefill[c][index].astype(float) for c in names)
         flops = 4 * b * heads * dim * isl * (step + (isl + 1) / 2)
         moved = b * 2 * dim * (2 * heads * isl + 2 * kv_heads * (isl + step))
-        yield name, "prefill_attention", 2.0, fit(
-            moved / gpu.hbm_bytes_per_s, flops / gpu.flops["bf16"], prefill["latency"][index] / 1e3, 2.0
-        ), index.size
+        yield (
+            name,
+            "prefill_attention",
+            2.0,
+            fit(moved / gpu.hbm_bytes_per_s, flops / gpu.flops["bf16"], prefill["latency"][index] / 1e3, 2.0),
+            index.size,
+        )
 
 
 def collectives(folder, accelerators):
@@ -157,7 +174,7 @@ def collectives(folder, accelerators):
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    accelerators = {a.name: a for a in load_catalogue().accelerators}
+    accelerators = load_catalogue().accelerators
     rows: dict[str, list[tuple]] = {name: [] for name in SYSTEMS.values()}
     for part in (gemms, experts, attention, collectives):
         for name, key, *rest in part(folder, accelerators):

@@ -523,10 +523,12 @@ def test_whatever_a_file_holds_the_answer_is_a_model_or_a_named_error(data):
         inner[key] = data.draw(junk)
     if data.draw(st.booleans()):
         inner["quantization_config"] = data.draw(junk)
+    model = refusal = None
     try:
         model = model_from_config(config, where="c", name="m")
     except (InputError, UnsupportedError) as error:
-        assert str(error).startswith("c: ")
+        refusal = str(error)
+    if model is None:
+        assert refusal.startswith("c: ")
     else:
-        assert model.blocks
-        assert model.layers == sum(b.count for b in model.blocks)
+        assert model.layers == sum(b.count for b in model.blocks) > 0

@@ -12,7 +12,7 @@ from trilemma.errors import InputError, UnsupportedError
 
 def qwen_next_layers(keys: Keys, model_type: str) -> list[Layer]:
     """Qwen3-Next and Qwen3.5: gated delta rule with a gated softmax-attention layer in every few."""
-    count = keys.count("num_hidden_layers")
+    count = keys.layers()
     interval = keys.count("full_attention_interval", default=4)
     kinds = keys.items("layer_types", length=count) or [
         "linear_attention" if (i + 1) % interval else "full_attention" for i in range(count)
@@ -39,7 +39,7 @@ def _state_bytes(keys: Keys, name: str) -> int:
 
 def kimi_linear_layers(keys: Keys, model_type: str) -> list[Layer]:
     """Kimi Linear and K3: Kimi delta attention with an MLA layer in every few (arXiv 2510.26692)."""
-    count = keys.count("num_hidden_layers")
+    count = keys.layers()
     inner = keys.inner("linear_attn_config")
     if inner is None:
         raise InputError(f"{keys.where}: linear_attn_config", expected="an object", found="no such key")
@@ -90,7 +90,7 @@ def nemotron_h_layers(keys: Keys, model_type: str) -> list[Layer]:
 
 def nemotron_nas_layers(keys: Keys, _model_type: str) -> list[Layer]:
     """Llama-Nemotron out of neural architecture search: each layer with its own attention and MLP, or without."""
-    count, hidden, heads = (keys.count(k) for k in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
+    count, hidden, heads = keys.layers(), keys.count("hidden_size"), keys.count("num_attention_heads")
     blocks = keys.items("block_configs", length=count)
     if blocks is None:
         raise InputError(f"{keys.where}: block_configs", expected="a list of layers", found="no such key")
@@ -107,10 +107,17 @@ def nemotron_nas_layers(keys: Keys, _model_type: str) -> list[Layer]:
         mixer = mlp = None
         if not attention.flag("no_op"):
             dim = keys.count("head_dim", default=hidden // heads)
-            kv_heads = heads // attention.count("n_heads_in_group")
+            group = attention.count("n_heads_in_group")
+            if heads % group:
+                place = f"{attention.where}: n_heads_in_group"
+                raise InputError(place, expected=f"a divisor of the {heads} attention heads", found=str(group))
             window = attention.whole("window_length") or None
-            mixer = replace(
-                Attention(kind=AttentionKind.GQA, heads=heads, kv_heads=kv_heads, head_dim=dim, v_head_dim=dim),
+            mixer = Attention(
+                kind=AttentionKind.GQA,
+                heads=heads,
+                kv_heads=heads // group,
+                head_dim=dim,
+                v_head_dim=dim,
                 window_tokens=window,
             )
         if not ffn.flag("no_op"):
@@ -130,7 +137,7 @@ def _multiple(ffn: Keys) -> float:
 
 def mimo_v2_layers(keys: Keys, model_type: str) -> list[Layer]:
     """MiMo-V2: windowed layers with their own KV heads beside full ones."""
-    count = keys.count("num_hidden_layers")
+    count = keys.layers()
     pattern = keys.items("hybrid_layer_pattern", length=count) or [0] * count
     full = replace(gqa(keys), window_tokens=None)
     windowed = replace(
@@ -147,7 +154,7 @@ def mimo_v2_layers(keys: Keys, model_type: str) -> list[Layer]:
 
 def gemma4_layers(keys: Keys, model_type: str) -> list[Layer]:
     """Gemma 4: windowed layers, and full ones with wider heads whose values are their keys; experts beside an MLP."""
-    count = keys.count("num_hidden_layers")
+    count = keys.layers()
     windowed = gqa(keys)
     wide = keys.count("global_head_dim", default=windowed.head_dim)
     full = replace(windowed, head_dim=wide, v_head_dim=wide)
@@ -195,7 +202,7 @@ def deepseek_v4_layers(keys: Keys, model_type: str) -> list[Layer]:
 
     `compress_ratios` gives r per layer (0: the window alone); key and value are one stored entry of head_dim.
     """
-    count = keys.count("num_hidden_layers")
+    count = keys.layers()
     dim, index_dim = keys.count("head_dim"), keys.count("index_head_dim")
     window = replace(
         gqa(keys),

@@ -6,6 +6,8 @@ from typing import Any
 
 from trilemma.errors import InputError
 
+MOST_LAYERS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -25,6 +27,14 @@ class Keys:
         80
         """
         return self._integer(names, default, least=1)
+
+    def layers(self) -> int:
+        """num_hidden_layers, of which no model has more than a few hundred: a wrong one must not fill memory."""
+        count = self.count("num_hidden_layers")
+        if count > MOST_LAYERS:
+            place = f"{self.where}: num_hidden_layers"
+            raise InputError(place, expected=f"at most {MOST_LAYERS} layers", found=str(count))
+        return count
 
     def whole(self, *names: str, default: int = 0) -> int:
         """A non-negative integer under the first of `names` present, else `default`."""

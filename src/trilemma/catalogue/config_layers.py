@@ -22,7 +22,7 @@ _FULL_EVERY = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4}
 
 def plain_layers(keys: Keys, model_type: str) -> list[Layer]:
     """Llama-like layers: GQA with or without windows, dense or mixture-of-experts MLPs."""
-    count = keys.count("num_hidden_layers")
+    count = keys.layers()
     base = gqa(keys, model_type)
     mixers = [replace(base, window_tokens=window) for window in windows(keys, model_type, count)]
     return list(zip(mixers, mlps(keys, model_type, count), strict=True))
@@ -30,7 +30,7 @@ def plain_layers(keys: Keys, model_type: str) -> list[Layer]:
 
 def mla_layers(keys: Keys, model_type: str) -> list[Layer]:
     """DeepSeek-V2/V3 and relatives: MLA, with a sparse-attention indexer where the file has index_topk."""
-    count = keys.count("num_hidden_layers")
+    count = keys.layers()
     plain = mla(keys)
     if not keys.has("index_topk"):
         mixers = [plain] * count

@@ -92,22 +92,25 @@ def _tables() -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def _roofline(row: Mapping[str, float]) -> Roofline:
+def _roofline(row: Mapping[str, float], slower: float) -> Roofline:
     return Roofline(
-        memory=row.get("memory", 1.0),
-        compute=row.get("compute", 1.0),
-        blend=row.get("blend", 1.0),
-        fixed_s=row["fixed_s"],
+        memory=row["memory"] / slower,
+        compute=row.get("compute", 1.0) / slower,
+        blend=row["blend"],
+        fixed_s=row["fixed_s"] * slower,
     )
 
 
-def _kernels(row: Mapping[str, Any], *, source: Source, relative: str) -> KernelEfficiency:
+def _kernels(row: Mapping[str, Any], *, slower: float, source: Source, relative: str) -> KernelEfficiency:
+    def roofline(values: Mapping[str, float]) -> Roofline:
+        return _roofline(values, slower)
+
     return KernelEfficiency(
-        gemm={name: _roofline(values) for name, values in row["gemm"].items()},
-        expert={name: _roofline(values) for name, values in row["expert"].items()},
-        decode_attention=_roofline(row["decode_attention"]),
-        prefill_attention=_roofline(row["prefill_attention"]),
-        collective=_roofline(row["collective"]),
+        gemm={name: roofline(values) for name, values in row["gemm"].items()},
+        expert={name: roofline(values) for name, values in row["expert"].items()},
+        decode_attention=roofline(row["decode_attention"]),
+        prefill_attention=roofline(row["prefill_attention"]),
+        collective=roofline(row["collective"]),
         source=source,
         relative=relative,
     )
@@ -122,14 +125,15 @@ def efficiency_for(accelerator: Accelerator, engine_name: str) -> Efficiency:
     tables = _tables()
     notes = []
     rows = tables["accelerators"]
+    relatives = tables["relatives"]
     if accelerator.name in rows:
-        name, source = accelerator.name, Source.FITTED
-    elif accelerator.family in tables["relatives"]:
-        name, source = tables["relatives"][accelerator.family], Source.DERIVED
+        name, slower, source = accelerator.name, 1.0, Source.FITTED
     else:
-        name, source = tables["relatives"]["default"], Source.GUESS
-    if name != accelerator.name:
-        notes.append(f"kernel shares of {name} (no kernel measurements of {accelerator.name})")
+        source = Source.DERIVED if accelerator.family in relatives else Source.GUESS
+        relative = relatives.get(accelerator.family, relatives["default"])
+        name, slower = relative["row"], relative.get("slower", 1.0)
+        pace = f", {slower:g} times as slow" if slower != 1 else ""
+        notes.append(f"kernels of {name}{pace}: none of {accelerator.name} are measured")
     engines = tables["engines"]
     engine_row = engines.get(engine_name)
     engine_source = Source.FITTED
@@ -143,7 +147,7 @@ def efficiency_for(accelerator: Accelerator, engine_name: str) -> Efficiency:
         throughput_spread=tuple(engine_row["throughput_spread"]),
     )
     return Efficiency(
-        kernels=_kernels(rows[name], source=source, relative=name),
+        kernels=_kernels(rows[name], slower=slower, source=source, relative=name),
         engine=engine,
         network_share=tables["network"]["share"],
         network_collective_s=tables["network"]["collective_s"],

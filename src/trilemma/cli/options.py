@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,7 @@ def assignments(given: list[str] | None, *, flag: str = "--set") -> dict[str, ob
     return pairs
 
 
-def given(options: Mapping[str, object]) -> dict[str, object]:
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given, without those left out.
 
     >>> given({"tensor": 8, "pipeline": None})

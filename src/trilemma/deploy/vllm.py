@@ -86,12 +86,26 @@ def vllm_script(deployment: Deployment, *, checkpoint: str | None = None, prefix
     if deployment.parallelism.gpus > deployment.accelerator.gpus_per_node:
         lines.append(f"# {MASTER}: the address of the replica's first node, reachable from its other nodes")
     if deployment.replicas > 1:
-        router = (
-            "a router in front: requests go to the replica with the fewest in flight, streams stay where they began"
-        )
-        lines.append(f"# {router}")
+        lines.append("# a router in front hands requests to the replicas in turn, as simulated")
     for command in commands:
         lines += ["", f"# node {command.node}", f"{command.text} &" if len(commands) > 1 else command.text]
+    return "\n".join(lines) + "\n"
+
+
+def vllm_summary(deployment: Deployment, *, checkpoint: str | None = None, prefix_caching: bool = False) -> str:
+    """The first replica's command, and in what the commands of the others differ: `vllm_script` for people."""
+    commands = vllm_commands(deployment, checkpoint=checkpoint, prefix_caching=prefix_caching)
+    lines = []
+    if note := checkpoint_note(deployment, checkpoint=checkpoint):
+        lines.append(f"# {note}")
+    per_replica = len(commands) // deployment.replicas
+    lines += [command.text for command in commands[:per_replica]]
+    if deployment.replicas > 1:
+        lines.append("# the other replicas alike, behind a router that hands requests out in turn:")
+    for command in commands[per_replica:]:
+        gpus = ",".join(map(str, command.gpus))
+        port = command.words[command.words.index("--port") + 1] if "--port" in command.words else "-"
+        lines.append(f"#   node {command.node}: {command.visible_gpus_variable}={gpus} --port {port}")
     return "\n".join(lines) + "\n"
 
 

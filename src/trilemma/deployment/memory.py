@@ -129,14 +129,15 @@ class Memory:
         return max(0.0, self.weight_bytes + self.pool_bytes - self.hbm_bytes)
 
 
-def memory(deployment: Deployment) -> Memory:
+def memory(deployment: Deployment, *, reference_tokens: int | None = None) -> Memory:
     """The memory of one GPU of `deployment`, with vLLM's accounting (other engines' shares by `POOL`).
 
     Pool = gpu_memory_utilization x memory - weights - peak activations - framework (context, workspaces, CUDA
     graphs). `num_gpu_blocks` overrides the pool's size, as vLLM's --num-gpu-blocks-override does. One sequence of
     `max_model_len` must fit (vLLM refuses to start otherwise); without one, a sequence of `max_num_batched_tokens`,
-    since nothing shorter could use the step. Capacity is stated at `max_model_len`, else at the model's longest
-    context, at most what the pool holds: so does vLLM's "GPU KV cache size". Scheduler knobs are per attention-DP
+    since nothing shorter could use the step. Capacity is stated at `reference_tokens` (say, a workload's mean context,
+    where windows or recurrent state make short sequences dearer per token), else at `max_model_len` or the model's
+    longest context, as vLLM's "GPU KV cache size" is; at most what the pool holds. Scheduler knobs are per attention-DP
     rank, as each rank has a scheduler of its own.
     """
     model, knobs, engine = deployment.model, deployment.knobs, deployment.engine
@@ -147,8 +148,9 @@ def memory(deployment: Deployment) -> Memory:
     hbm = deployment.accelerator.hbm_bytes
     rule = POOL.get(engine.name, POOL["vllm"])
     available = rule(knobs.gpu_memory_utilization, hbm, sum(weights.values()), active, engine.framework_bytes)
-    longest = knobs.max_model_len or model.max_context_tokens or knobs.max_num_batched_tokens
-    reference = max(1, int(min(longest, kv.longest_tokens(max(0.0, available)))))
+    longest = reference_tokens or knobs.max_model_len or model.max_context_tokens or knobs.max_num_batched_tokens
+    holds = kv.longest_tokens(max(0.0, available)) if knobs.num_gpu_blocks is None else longest
+    reference = max(1, int(min(longest, holds)))
     block_bytes = float(kv.bytes_at(reference)) / reference * knobs.block_tokens
     if knobs.num_gpu_blocks is not None:
         blocks, pool = knobs.num_gpu_blocks, knobs.num_gpu_blocks * block_bytes

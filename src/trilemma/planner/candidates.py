@@ -7,12 +7,16 @@ from itertools import product
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.efficiency import efficiency_for
 from trilemma.catalogue.engine import Engine
+from trilemma.catalogue.support import precision_on
 from trilemma.deployment.memory import Memory, memory, why_not
 from trilemma.deployment.spec import Deployment, Parallelism, SchedulerKnobs
 from trilemma.errors import UnsupportedError
 from trilemma.latency.step import StepModel
 from trilemma.planner.answer import Rejection, describe
 from trilemma.planner.question import Question
+
+SMALLER_BUDGETS = (2048, 512)
+LARGEST_BUDGET = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +29,18 @@ class Candidate:
 
 
 def knob_choices(question: Question, engine: Engine, accelerator: Accelerator) -> Iterator[tuple[int, int]]:
-    """(max_num_batched_tokens, max_num_seqs) pairs: those asked for, or the engine's defaults for the accelerator."""
+    """(max_num_batched_tokens, max_num_seqs) pairs: those asked for, or the engine's defaults for the accelerator.
+
+    Beside a default token budget stand smaller ones for work that waits (a prefill chunk delays every running decode)
+    and the largest default for batch work. Seats never exceed the budget: vLLM refuses that.
+    """
     defaults = engine.scheduler_for(accelerator.hbm_bytes, accelerator.family)
-    tokens = question.space.max_num_batched_tokens or (defaults.max_num_batched_tokens,)
+    own = defaults.max_num_batched_tokens
+    if question.workload.batch:
+        beside = tuple(b for b in (LARGEST_BUDGET,) if b > own)
+    else:
+        beside = tuple(b for b in SMALLER_BUDGETS if b < own)
+    tokens = question.space.max_num_batched_tokens or (own, *beside)
     seqs = question.space.max_num_seqs or (defaults.max_num_seqs,)
     for budget, seats in product(tokens, seqs):
         yield budget, min(seats, budget)
@@ -37,10 +50,12 @@ def deployments(question: Question) -> Iterator[Deployment]:
     """All combinations of the space, one replica each, in a fixed order."""
     space = question.space
     longest = question.workload.requests.prompt_tokens + question.workload.requests.output_tokens
-    for accelerator, precision, engine, tensor, kv in product(
-        space.accelerators, space.precisions, space.engines, space.tensor_parallel, space.kv_bytes_per_element
+    for accelerator, precision, engine, tensor in product(
+        space.accelerators, space.precisions, space.engines, space.tensor_parallel
     ):
-        for budget, seats in dict.fromkeys(knob_choices(question, engine, accelerator)):
+        caches = space.kv_bytes_per_element or (precision.kv_bytes_per_element,)
+        knobs = dict.fromkeys(knob_choices(question, engine, accelerator))
+        for kv, (budget, seats) in product(caches, knobs):
             yield Deployment(
                 model=question.model,
                 precision=precision,
@@ -58,23 +73,37 @@ def deployments(question: Question) -> Iterator[Deployment]:
             )
 
 
+def unsupported(deployment: Deployment, question: Question) -> Iterator[str]:
+    """Reasons why hardware and engine do not go with the deployment, or the question leaves it out."""
+    accelerator, engine = deployment.accelerator, deployment.engine
+    if deployment.parallelism.tensor > accelerator.link_domain_gpus:
+        yield f"TP{deployment.parallelism.tensor} exceeds the link domain of {accelerator.link_domain_gpus} GPUs"
+    support = precision_on(deployment.precision, accelerator)
+    if support.compute is None:
+        yield f"{deployment.precision.name} does not run on {accelerator.name}: {support.reason}"
+    elif question.space.only_native and not support.native and deployment.precision.name != question.model.precision:
+        yield f"{support.reason}; name {deployment.precision.name} in space.precisions to try it"
+    if not engine.runs_on(accelerator):
+        yield f"{engine.title} does not run on {accelerator.vendor}"
+
+
 def screen(deployment: Deployment, question: Question) -> Candidate | Rejection:
     """The deployment as a candidate, or why it is out before any simulation."""
     label = describe(deployment)
     accelerator = deployment.accelerator
-    if deployment.parallelism.tensor > accelerator.link_domain_gpus:
-        reason = f"TP{deployment.parallelism.tensor} exceeds the link domain of {accelerator.link_domain_gpus} GPUs"
+    if reason := next(unsupported(deployment, question), ""):
         return Rejection(label=label, stage="support", reason=reason)
     limit = question.space.max_gpus
     if limit is not None and deployment.gpus > limit:
-        return Rejection(
-            label=label, stage="size", reason=f"one replica needs {deployment.gpus} GPUs, max_gpus is {limit}"
-        )
-    try:
-        steps = StepModel(deployment, efficiency_for(accelerator, deployment.engine.name))
-        held = memory(deployment)
-    except UnsupportedError as error:
-        return Rejection(label=label, stage="support", reason=str(error))
+        reason = f"needs {deployment.gpus} GPUs for one replica, max_gpus is {limit}"
+        return Rejection(label=label, stage="size", reason=reason)
+    requests = question.workload.requests
+    typical = int((requests.prompt_tokens + requests.output_tokens).mean())
+    held = memory(deployment, reference_tokens=typical)
     if not held.fits:
         return Rejection(label=label, stage="memory", reason=why_not(deployment))
+    try:
+        steps = StepModel(deployment, efficiency_for(accelerator, deployment.engine.name))
+    except UnsupportedError as error:
+        return Rejection(label=label, stage="support", reason=str(error))
     return Candidate(deployment=deployment, memory=held, steps=steps)

@@ -167,6 +167,59 @@ def evaluate(question: Question, item: tuple[Candidate, float]) -> tuple[Trial |
     return size(bench, saturated), bench.simulations
 
 
+def hold(bench: Bench, saturated: float, replicas: int) -> Trial:
+    """The whole workload on a given number of replicas, whether or not the limits hold."""
+    question, workload = bench.question, bench.question.workload
+    requests = workload.requests
+    if not workload.clients and not workload.batch:
+        requests = requests.at_rate(workload.sizing_rps / requests.rate_per_s)
+    run = bench.play(requests, replicas, workload.clients)
+    bench.last_misses = bench.misses(run)
+    if workload.clients or workload.batch:
+        load = len(requests) / run.span_s
+        held = np.array([float(replicas)])
+        one = Schedule(
+            seconds=np.array([run.span_s]),
+            load_rps=np.array([load]),
+            held_replicas=held,
+            asked_replicas=held,
+            reason="as long as the run takes",
+        )
+        schedules = (one, one)
+    else:
+        load = workload.sizing_rps
+        schedules = _held_all_day(question, replicas)
+    return _trial(
+        bench,
+        run,
+        run,
+        replicas=replicas,
+        offered_rps=load,
+        capacity=Capacity(saturation_rps=max(saturated, run_rps(run) / replicas), knee_rps=None),
+        schedules=schedules,
+    )
+
+
+def run_rps(run: Run) -> float:
+    """Requests finished per second of a run."""
+    return int(run.timings.finished.sum()) / run.span_s if run.span_s > 0 else 0.0
+
+
+def _held_all_day(question: Question, replicas: int) -> tuple[Schedule, Schedule]:
+    """The same replicas, all of them asked for, in every hour."""
+    profile, load = question.workload.profile, question.workload.sizing_rps
+    hours = np.array([load]) if profile is None else profile.load_rps(question.workload.requests.rate_per_s)
+    held = np.full(hours.size, float(replicas))
+    one = Schedule(
+        seconds=np.full(hours.size, SECONDS_PER_H),
+        load_rps=hours,
+        held_replicas=held,
+        asked_replicas=held,
+        reason="a fixed number of replicas",
+    )
+    return one, one
+
+
 def _out(candidate: Candidate, stage: str, reason: str, miss: Miss | None = None) -> Rejection:
     return Rejection(label=describe(candidate.deployment), stage=stage, reason=reason, miss=miss)
 

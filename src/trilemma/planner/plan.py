@@ -74,11 +74,11 @@ def look(question: Question, progress: Progress = quiet, executor: Executor = HE
     screened: list[Candidate] = []
     every = list(deployments(question))
     for deployment in every:
-        outcome = screen(deployment, question)
-        if isinstance(outcome, Rejection):
-            rejected.append(outcome)
+        seen = screen(deployment, question)
+        if isinstance(seen, Rejection):
+            rejected.append(seen)
         else:
-            screened.append(outcome)
+            screened.append(seen)
     progress(0, len(screened), "bounding")
     saturated = list(executor.map(partial(saturation_of, question), screened))
     floors = [floor_usd_per_h(c, rps, question) for c, rps in zip(screened, saturated, strict=True)]

@@ -39,15 +39,20 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """What may be combined. `offers` are every way to obtain the `accelerators`; empty knob tuples mean the engine's
-    defaults for the accelerator. `kv_bytes_per_element` holds 2 (BF16 cache) and/or 1 (FP8)."""
+    """What may be combined. `offers` are every way to obtain the `accelerators`.
+
+    `only_native` leaves out precisions that an accelerator only stores but does not multiply in, the model's own
+    excepted. `kv_bytes_per_element` holds 2 (BF16 cache) and/or 1 (FP8); empty: what checkpoints of the precision ask
+    for. Empty knobs mean the engine's defaults for the accelerator, and smaller token budgets beside them.
+    """
 
     accelerators: tuple[Accelerator, ...]
     offers: tuple[Offer, ...]
     precisions: tuple[Precision, ...]
     engines: tuple[Engine, ...]
     tensor_parallel: tuple[int, ...] = (1, 2, 4, 8)
-    kv_bytes_per_element: tuple[float, ...] = (2.0,)
+    only_native: bool = False
+    kv_bytes_per_element: tuple[float, ...] = ()
     max_num_batched_tokens: tuple[int, ...] = ()
     max_num_seqs: tuple[int, ...] = ()
     max_gpus: int | None = None
@@ -58,7 +63,7 @@ class Sizing:
     """Policy: capacity for load x (1 + `headroom`), plus `spare_replicas` that may fail."""
 
     headroom: float = 0.25
-    spare_replicas: int = 0
+    spare_replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,8 @@ class Scenario(Strict):
     workload: Workload
     limits: Limits = ()
     """Bounds such as "ttft p99 <= 1 s", "itl p99 <= 60 ms", "goodput >= 95%" or "deadline <= 6 h"."""
+    confidence: float = Field(default=0.8, ge=0.5, lt=1)
+    """Probability, under the predictions' own intervals, that each latency stays inside its limit."""
     space: Space = Space()
     sizing: Sizing = Sizing()
     economics: EconomicsOverrides = EconomicsOverrides()

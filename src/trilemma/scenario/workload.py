@@ -157,8 +157,15 @@ class Workload(Strict):
     window: Window | None = None
     profile: Profile | None = None
     """The shape of the day around the trace; without it the trace repeats for ever."""
+    period: Duration | None = None
+    """How often a batch job comes again; its deadline where left out."""
     arrivals: Arrivals | None = None
     lengths: Lengths | None = None
+
+    @property
+    def period_s(self) -> float | None:
+        """`period` in seconds."""
+        return None if self.period is None else parse_time_s(self.period, where="workload.period")
 
     @field_validator("format")
     @classmethod
@@ -173,6 +180,10 @@ class Workload(Strict):
     def _one_source(self) -> "Workload":
         if self.trace is None and self.arrivals is None:
             raise problem("a trace, or arrivals and lengths", "neither")
+        if self.period is not None and (self.arrivals is None or self.arrivals.process != "batch"):
+            raise problem("a period only for batch arrivals", repr(self.period), key="period")
+        if self.period_s == 0:
+            raise problem("a period above zero", repr(self.period), key="period")
         if self.trace is not None:
             if both := [key for key in ("arrivals", "lengths") if getattr(self, key) is not None]:
                 raise problem("either a trace or synthetic requests", f"{both[0]} beside a trace", key=both[0])

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.efficiency import Efficiency, efficiency_for
 from trilemma.catalogue.engine import Engine
@@ -12,16 +14,22 @@ from trilemma.deployment.memory import memory, why_not
 from trilemma.deployment.spec import Deployment, Parallelism, SchedulerKnobs
 from trilemma.errors import UnsupportedError
 from trilemma.latency.step import StepModel, StepTerms
-from trilemma.sim.benchmark import BenchmarkResult, closed_loop
+from trilemma.sim.benchmark import BenchmarkResult, closed_loop, uniform_lengths
 from trilemma.sim.interval import Estimate, around
-from trilemma.sim.replica import EngineLimits
+from trilemma.sim.replica import EngineLimits, Run, simulate
+from trilemma.workload.requests import Requests
+from trilemma.workload.streams import stream
 
+OPEN_LOOP_REQUESTS = 2000
 LEAST_SEATS = 256  # measured servers raised max_num_seqs to the concurrency, seldom below this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """One benchmarked configuration: parallelism of one replica, lengths uniform in [ratio_low x L, L]."""
+    """One configuration of one replica: parallelism, lengths uniform in [ratio_low x L, L], closed-loop clients.
+
+    `kv_bytes_per_element` None: what checkpoints of the precision ask for. Knobs None: the engine's defaults.
+    """
 
     model: Model
     accelerator: Accelerator
@@ -36,6 +44,7 @@ class Configuration:
     pp: int = 1
     ratio_low: float = 1.0
     speculative_mtp: bool = False
+    kv_bytes_per_element: float | None = None
     max_num_batched_tokens: int | None = None
     max_num_seqs: int | None = None
 
@@ -74,19 +83,20 @@ def deployment_of(c: Configuration) -> Deployment:
             gpu_memory_utilization=c.engine.gpu_memory_utilization,
             max_model_len=c.isl + c.osl,
         ),
-        kv_bytes_per_element=precision.kv_bytes_per_element,
+        kv_bytes_per_element=c.kv_bytes_per_element or precision.kv_bytes_per_element,
         speculative_mtp=c.speculative_mtp,
     )
 
 
-def play(c: Configuration, deployment: Deployment, efficiency: Efficiency) -> tuple[BenchmarkResult, StepModel]:
-    """Simulate the configuration; UnsupportedError says why it cannot be."""
+def prepare(c: Configuration, deployment: Deployment, efficiency: Efficiency) -> tuple[StepModel, EngineLimits]:
+    """The latency model and scheduler bounds of a configuration; UnsupportedError says why it cannot run."""
     if c.speculative_mtp and not c.model.mtp_layers:
         raise UnsupportedError(f"{c.model.name} has no multi-token prediction layers in the catalogue")
+    if not c.engine.runs_on(c.accelerator):
+        raise UnsupportedError(f"{c.engine.title} does not run on {c.accelerator.vendor}")
     held = memory(deployment)
     if not held.fits:
         raise UnsupportedError(f"does not fit: {why_not(deployment)}")
-    steps = StepModel(deployment, efficiency)
     knobs = deployment.knobs
     limits = EngineLimits(
         max_num_batched_tokens=knobs.max_num_batched_tokens,
@@ -94,6 +104,12 @@ def play(c: Configuration, deployment: Deployment, efficiency: Efficiency) -> tu
         block_tokens=knobs.block_tokens,
         kv_blocks=held.usable_blocks,
     )
+    return StepModel(deployment, efficiency), limits
+
+
+def play(c: Configuration, efficiency: Efficiency, *, seed: int = 0) -> tuple[BenchmarkResult, StepModel]:
+    """Simulate the configuration's closed loop."""
+    steps, limits = prepare(c, deployment_of(c), efficiency)
     result = closed_loop(
         steps.table(),
         limits,
@@ -104,28 +120,55 @@ def play(c: Configuration, deployment: Deployment, efficiency: Efficiency) -> tu
         ratio_low=c.ratio_low,
         ranks=c.dp,
         tokens_per_step=efficiency.engine.mtp_tokens if c.speculative_mtp else 1.0,
+        seed=seed,
     )
-    if result.run.refused == len(result.run.timings):
+    if not result.run.timings.finished.any():
         raise UnsupportedError("no request fits the KV cache")
     return result, steps
 
 
-def predict(c: Configuration) -> Prediction:
-    """Simulate the configuration and put intervals around it; UnsupportedError where it cannot be predicted."""
+def predict_closed_loop(c: Configuration, *, seed: int = 0) -> Prediction:
+    """Simulate `concurrency` clients and put intervals around the means; UnsupportedError where it cannot be."""
     efficiency = efficiency_for(c.accelerator, c.engine.name)
-    deployment = deployment_of(c)
-    result, steps = play(c, deployment, efficiency)
+    result, steps = play(c, efficiency, seed=seed)
+    return _prediction(c, steps, result.run, (result.ttft_s, result.tpot_s, result.output_tokens_per_s))
+
+
+def predict_open_loop(c: Configuration, rate_per_s: float, *, seed: int = 0) -> Prediction:
+    """Simulate Poisson arrivals at `rate_per_s` requests/s on one replica; the configuration's clients are ignored."""
+    efficiency = efficiency_for(c.accelerator, c.engine.name)
+    steps, limits = prepare(c, deployment_of(c), efficiency)
+    n = OPEN_LOOP_REQUESTS
+    requests = Requests(
+        arrival_s=np.cumsum(stream(seed, "predict.arrivals").exponential(1 / (rate_per_s / c.dp), n)),
+        prompt_tokens=uniform_lengths(c.isl, c.ratio_low, n, seed=seed, name="benchmark.prompt"),
+        output_tokens=uniform_lengths(c.osl, c.ratio_low, n, seed=seed, name="benchmark.output"),
+    )
+    run = simulate(requests, steps.table(), limits)
+    timings = run.timings
+    done = timings.finished
+    if not done.any():
+        raise UnsupportedError("no request fits the KV cache")
+    tpot = timings.tpot_s[done & (timings.output_tokens > 1)]
+    tokens_per_s = float(timings.output_tokens[done].sum()) / float(np.nanmax(timings.done_s)) * c.dp
+    ttft_s = float(timings.ttft_s[done].mean()) + efficiency.engine.request_s
+    return _prediction(c, steps, run, (ttft_s, float(tpot.mean()) if tpot.size else float("nan"), tokens_per_s))
+
+
+def _prediction(c: Configuration, steps: StepModel, run: Run, means: tuple[float, float, float]) -> Prediction:
+    deployment, efficiency = steps.deployment, steps.efficiency
     engine, source = efficiency.engine, efficiency.source
-    batch = max(1, round(min(c.concurrency / c.dp, result.run.mean_running)))
+    batch = max(1, round(run.mean_running))
     context = round(batch * (c.isl + c.osl / 2) * (1 + c.ratio_low) / 2)
     chunk = min(c.isl, deployment.knobs.max_num_batched_tokens)
     notes = [efficiency.note]
     if c.engine.name != "vllm":
         notes.append(f"scheduled by vLLM's rules with {c.engine.name}'s measured overheads")
+    ttft_s, tpot_s, tokens_per_s = means
     return Prediction(
-        ttft_s=around(result.ttft_s, engine.ttft_spread, source),
-        tpot_s=around(result.tpot_s, engine.tpot_spread, source),
-        tok_s_per_gpu=around(result.output_tokens_per_s / deployment.gpus, engine.throughput_spread, source),
+        ttft_s=around(ttft_s, engine.ttft_spread, source),
+        tpot_s=around(tpot_s, engine.tpot_spread, source),
+        tok_s_per_gpu=around(tokens_per_s / deployment.gpus, engine.throughput_spread, source),
         decode=steps.terms(decodes=batch, context_sum=context, sampling=batch),
         prefill=steps.terms(prefill_tokens=chunk, pair_sum=chunk * (chunk + 1), sampling=1),
         source=source,

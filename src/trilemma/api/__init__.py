@@ -1,0 +1,32 @@
+"""The public functions, which the command line and notebooks call.
+
+Loaded one by one: pricing a catalogue row must not wait for the simulator to be imported.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trilemma.api.lookup import catalogue, catalogue_digest, workload
+    from trilemma.api.planning import plan
+    from trilemma.api.predicting import predict, predict_one
+    from trilemma.api.pricing import cost, simulate
+
+__all__ = ["catalogue", "catalogue_digest", "cost", "plan", "predict", "predict_one", "simulate", "workload"]
+
+_HOME = {
+    "catalogue": "lookup",
+    "catalogue_digest": "lookup",
+    "workload": "lookup",
+    "plan": "planning",
+    "predict": "predicting",
+    "predict_one": "predicting",
+    "cost": "pricing",
+    "simulate": "pricing",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

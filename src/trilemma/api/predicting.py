@@ -1,0 +1,179 @@
+"""`predict`: latency and throughput of configurations, one a row."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trilemma.catalogue.catalogue import Catalogue, load_catalogue
+from trilemma.catalogue.precision import Precision
+from trilemma.errors import InputError, TrilemmaError
+from trilemma.sim.interval import Estimate
+from trilemma.sim.predict import Configuration, Prediction, predict_closed_loop, predict_open_loop
+from trilemma.units import parse_rate_per_s
+
+CONFIDENCE = 0.8  # of predicted_tpot_ms_safe, as a plan's default
+NOTHING = {
+    name: None
+    for name in (
+        "predicted_ttft_ms", "predicted_ttft_ms_low", "predicted_ttft_ms_high",
+        "predicted_tpot_ms", "predicted_tpot_ms_low", "predicted_tpot_ms_high", "predicted_tpot_ms_safe",
+        "predicted_tok_s_per_gpu", "predicted_tok_s_per_gpu_low", "predicted_tok_s_per_gpu_high",
+    )
+}  # fmt: skip
+Progress = Callable[[int, int, str], None]
+
+
+def predict(
+    rows: Sequence[Mapping[str, str]],
+    *,
+    where: str = "rows",
+    catalogue_files: Sequence[Path] = (),
+    seed: int | None = None,
+    progress: Progress = lambda _done, _total, _now: None,
+) -> list[dict[str, Any]]:
+    """One answer a row, in order: medians with 80% intervals, source and note.
+
+    `rows` have the columns model, system, engine, precision, isl, osl, concurrency, tp and optionally dp, ep, pp,
+    gpus, length_ratio_low, speculative. A row that cannot be predicted has None for its numbers and the reason in
+    `note`; the others go on.
+    """
+    catalogue = load_catalogue(catalogue_files)
+    answers = []
+    for i, row in enumerate(rows):
+        progress(i, len(rows), row.get("model", ""))
+        try:
+            configuration = configuration_of(row, catalogue, where=f"{where}:{i + 2}")
+            answers.append(numbers(predict_closed_loop(configuration, seed=seed or 0)))
+        except TrilemmaError as error:
+            answers.append({**NOTHING, "source": "", "note": str(error)})
+    progress(len(rows), len(rows), "")
+    return answers
+
+
+def predict_one(
+    *,
+    model: str | None = None,
+    accelerator: str | None = None,
+    engine: str = "vllm",
+    precision: str | None = None,
+    kv_precision: str | None = None,
+    tp: int = 1,
+    pp: int = 1,
+    dp: int = 1,
+    ep: int = 1,
+    isl: int | None = None,
+    osl: int | None = None,
+    concurrency: int | None = None,
+    rate: str | None = None,
+    catalogue_files: Sequence[Path] = (),
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """One configuration with the named terms of its steps; closed loop with `concurrency`, Poisson with `rate`.
+
+    Raises InputError for what is missing or unknown, UnsupportedError for what cannot run.
+    """
+    for flag, value in (("--model", model), ("--accelerator", accelerator), ("--isl", isl), ("--osl", osl)):
+        if value is None:
+            raise InputError(flag, expected="a value, beside the other flags of a configuration", found="nothing")
+    if (concurrency is None) == (rate is None):
+        found = "neither" if rate is None else "both"
+        raise InputError("predict", expected="either --concurrency or --rate", found=found)
+    catalogue = load_catalogue(catalogue_files)
+    architecture = catalogue.model(str(model), where="--model")
+    chosen = catalogue.precision(precision or architecture.precision, model=architecture, where="--precision")
+    configuration = Configuration(
+        model=architecture,
+        accelerator=catalogue.accelerator(str(accelerator), where="--accelerator"),
+        engine=catalogue.engine(engine, where="--engine"),
+        precision=chosen,
+        kv_bytes_per_element=None if kv_precision is None else _kv(catalogue, kv_precision),
+        isl=int(isl or 0),
+        osl=int(osl or 0),
+        concurrency=concurrency or 1,
+        tp=tp,
+        dp=dp,
+        ep=ep,
+        pp=pp,
+    )
+    if rate is None:
+        prediction = predict_closed_loop(configuration, seed=seed or 0)
+    else:
+        rate_per_s = parse_rate_per_s(rate, where="--rate")
+        if rate_per_s <= 0:
+            raise InputError("--rate", expected="a rate above 0", found=repr(rate))
+        prediction = predict_open_loop(configuration, rate_per_s, seed=seed or 0)
+    steps = {}
+    for name, terms in (("decode_step", prediction.decode), ("prefill_step", prediction.prefill)):
+        steps[name] = {"total_ms": 1e3 * terms.total_s, "waits_for": terms.bottleneck} | {
+            term: f"{1e3 * seconds:.4g} ms ({terms.binds[term]})" for term, seconds in terms.seconds.items()
+        }
+    return numbers(prediction) | steps
+
+
+def _kv(catalogue: Catalogue, name: str) -> float:
+    from trilemma.api.question import kv_bytes
+
+    return kv_bytes(name, where="--kv-precision")
+
+
+def numbers(p: Prediction) -> dict[str, Any]:
+    """A prediction under the contract's column names."""
+
+    def columns(name: str, e: Estimate, scale: float) -> dict[str, float]:
+        return {name: scale * e.value, f"{name}_low": scale * e.low, f"{name}_high": scale * e.high}
+
+    return (
+        columns("predicted_ttft_ms", p.ttft_s, 1e3)
+        | columns("predicted_tpot_ms", p.tpot_s, 1e3)
+        | {"predicted_tpot_ms_safe": 1e3 * p.tpot_s.at(CONFIDENCE)}
+        | columns("predicted_tok_s_per_gpu", p.tok_s_per_gpu, 1.0)
+        | {"source": p.source.label, "note": p.note}
+    )
+
+
+def configuration_of(row: Mapping[str, str], catalogue: Catalogue, *, where: str) -> Configuration:
+    """A CSV row as a configuration; InputError naming line and column."""
+
+    def whole(column: str, default: int | None = None) -> int:
+        text = row.get(column, "").strip()
+        if not text and default is not None:
+            return default
+        try:
+            value = int(text)
+        except ValueError:
+            value = 0
+        if value < 1:
+            raise InputError(f"{where}: {column}", expected="a whole number of at least 1", found=repr(text))
+        return value
+
+    model = catalogue.model(row["model"].strip(), where=f"{where}: model")
+    precision: Precision = catalogue.precision(row["precision"].strip(), model=model, where=f"{where}: precision")
+    speculative = row.get("speculative", "").strip().lower()
+    if speculative not in {"", "mtp", "none"}:
+        raise InputError(f"{where}: speculative", expected="mtp or nothing", found=repr(speculative))
+    text = row.get("length_ratio_low", "").strip() or "1"
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = -1.0
+    if not 0 < ratio <= 1:
+        raise InputError(f"{where}: length_ratio_low", expected="a ratio in (0, 1]", found=repr(text))
+    tp, dp, pp = whole("tp"), whole("dp", 1), whole("pp", 1)
+    gpus = whole("gpus", tp * dp * pp)
+    if gpus != tp * dp * pp:
+        raise InputError(f"{where}: gpus", expected=f"tp x dp x pp = {tp * dp * pp}", found=str(gpus))
+    return Configuration(
+        model=model,
+        accelerator=catalogue.accelerator(row["system"].strip(), where=f"{where}: system"),
+        engine=catalogue.engine(row["engine"].strip(), where=f"{where}: engine"),
+        precision=precision,
+        isl=whole("isl"),
+        osl=whole("osl"),
+        concurrency=whole("concurrency"),
+        tp=tp,
+        dp=dp,
+        ep=whole("ep", 1),
+        pp=pp,
+        ratio_low=ratio,
+        speculative_mtp=speculative == "mtp",
+    )

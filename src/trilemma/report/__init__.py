@@ -1,0 +1,5 @@
+"""Answers as text, as plain data, and the schema of that data."""
+
+from trilemma.report.text import plan_text
+
+__all__ = ["plan_text"]

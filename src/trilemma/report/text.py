@@ -1,0 +1,204 @@
+"""A plan in words for a terminal: what to deploy, what it costs, why, why not the others, and how to start it."""
+
+from collections.abc import Iterable, Iterator
+
+from trilemma.cost.bill import Bill
+from trilemma.metrics.limits import Metric
+from trilemma.planner.answer import Answer, Plan, Rejection
+from trilemma.planner.question import Question
+from trilemma.report.document import PlanReport, limit_dict
+from trilemma.report.table import aligned
+from trilemma.units import HOURS_PER_YEAR, show_bytes, show_time, show_usd
+
+FRONTIER_ROWS = 8
+WHY_NOT_ROWS = 10
+
+
+def plan_text(report: PlanReport) -> str:
+    """The whole answer; sections that have nothing to say are left out."""
+    chosen = report.answer.chosen
+    if chosen is None:
+        return f"{report.answer.name}: nothing meets the limits\n"
+    sections = [
+        _headline(report, chosen),
+        _limits(report.question, chosen),
+        _bill(chosen.bill),
+        _why(chosen, report.question),
+        _frontier(report.answer),
+        _why_not(report.answer),
+        f"Launch\n{report.launch_summary.rstrip()}" if report.launch_summary else "",
+        _small_print(report, chosen),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _headline(report: PlanReport, chosen: Plan) -> str:
+    question, d = report.question, chosen.trial.deployment
+    workload, n = question.workload, len(question.workload.requests)
+    if workload.batch:
+        load = f"{n:,} requests, all there at the start"
+    elif workload.clients:
+        load = f"{n:,} requests from {workload.clients:,} clients"
+    else:
+        load = f"{n:,} requests at {workload.sizing_rps:.3g} requests/s in the busiest hour"
+    knobs = f"--max-num-batched-tokens {d.knobs.max_num_batched_tokens} --max-num-seqs {d.knobs.max_num_seqs}"
+    counts = report.answer.counts
+    unit = chosen.bill.usd_per_mtok_output
+    lines = [
+        f"{question.name}: {question.model.name}, {workload.label}: {load}",
+        "",
+        f"Deploy {d.replicas} x {d.accelerator.title} TP{d.parallelism.tensor}, {d.precision.name} weights, "
+        f"{'FP8' if d.kv_bytes_per_element < 2 else 'BF16'} KV cache, {d.engine.title}, {knobs}",
+        f"  {d.gpus} GPUs in use, {chosen.bill.paid_gpus:.3g} paid on average, {chosen.offer.name} "
+        f"({chosen.offer.market}, {chosen.offer.price.as_of})",
+        f"  {show_usd(chosen.usd_per_h)}/h, {show_usd(chosen.usd_per_h * HOURS_PER_YEAR)} a year"
+        + ("" if unit is None else f", {show_usd(unit)} per million output tokens inside the limits"),
+        f"  cheapest of {counts.candidates:,} candidates ({counts.shapes:,} deployments at their offers); "
+        f"{counts.simulated:,} deployments simulated on the whole workload in {counts.simulations:,} runs",
+    ]
+    return "\n".join(lines)
+
+
+def _limits(question: Question, chosen: Plan) -> str:
+    if not question.limits:
+        return ""
+    rows = []
+    for limit in question.limits:
+        margin = chosen.trial.margins.get(limit.metric, 1.0)
+        values = limit_dict(limit, chosen.trial.summary, margin)
+        shown = limit.show(values["value"]), limit.show(values["value_at_confidence"])
+        rows.append([limit.text, *shown, "yes" if values["met"] else "NO"])
+    header = ["limit", "predicted", f"at {100 * question.confidence:.0f}% confidence", "met"]
+    goodput = chosen.trial.summary.goodput_share
+    tail = "" if goodput is None else f"\n{100 * goodput:.2f}% of requests inside every limit of their own"
+    return "Limits\n" + aligned(header, rows, right=[False, True, True, False]) + tail
+
+
+def _bill(bill: Bill) -> str:
+    uses = list(bill.use_view)
+    rows = [
+        [dimension, *(f"{cells[use]:.2f}" for use in uses), f"{sum(cells.values()):.2f}"]
+        for dimension, cells in bill.matrix.items()
+    ]
+    rows.append(["total", *(f"{value:.2f}" for value in bill.use_view.values()), f"{bill.total_usd_per_h:.2f}"])
+    table = aligned(["$/h", *uses, "total"], rows, right=[False] + [True] * (len(uses) + 1))
+    share = 100 * bill.opportunity_usd_per_h / bill.total_usd_per_h if bill.total_usd_per_h else 0.0
+    lines = [
+        "Bill",
+        table,
+        f"opportunity: {show_usd(bill.opportunity_usd_per_h)}/h of the capital and operational money ({share:.0f}% of "
+        "the total, inside it) bought nothing",
+    ]
+    latency, reserve = bill.headroom_latency_usd_per_h, bill.headroom_reserve_usd_per_h
+    if latency is not None and reserve is not None:
+        lines.append(f"headroom: {show_usd(latency)}/h is the price of latency, {show_usd(reserve)}/h reserve")
+    return "\n".join(lines)
+
+
+def _why(chosen: Plan, question: Question) -> str:
+    trial, memory = chosen.trial, chosen.trial.memory
+    capacity = trial.fleet.capacity
+    lines = ["Why", f"binds: {trial.binds}"]
+    if capacity.knee_rps is not None and capacity.saturation_rps is not None:
+        lines.append(
+            f"a replica keeps the limits up to {capacity.knee_rps:.3g} requests/s of the {capacity.saturation_rps:.3g} "
+            f"it saturates at; sized for load x {1 + question.sizing.headroom:.2f}"
+            + (f" + {question.sizing.spare_replicas} spare" if question.sizing.spare_replicas else "")
+        )
+    decode, prefill = trial.decode_terms, trial.prefill_terms
+    for name, terms in (("decode step at the knee", decode), ("full prefill step", prefill)):
+        parts = sorted(terms.seconds.items(), key=lambda item: -item[1])[:4]
+        shown = ", ".join(f"{term} {show_time(seconds)}" for term, seconds in parts)
+        lines.append(f"{name} {show_time(terms.total_s)}: {shown}; waits for {terms.bottleneck}")
+    lines.append(
+        f"memory per GPU: weights {show_bytes(memory.weight_bytes)}, activations "
+        f"{show_bytes(memory.activation_bytes)}, framework {show_bytes(memory.framework_bytes)}, KV "
+        f"{show_bytes(memory.pool_bytes)} = {memory.kv_capacity_tokens_per_replica:,} tokens a replica; at most "
+        f"{100 * trial.peak_kv_share:.0f}% full at the knee"
+    )
+    return "\n".join(lines)
+
+
+def _plan_cells(p: Plan) -> list[str]:
+    values = p.trial.summary.values
+    unit = p.bill.usd_per_mtok_output
+    return [
+        p.label,
+        f"{p.trial.output_tokens_per_s_per_gpu:,.0f}",
+        show_time(values.get("ttft_p99_s")),
+        show_time(values.get("itl_p99_s")),
+        f"{p.usd_per_h:,.2f}",
+        "-" if unit is None else f"{unit:,.2f}",
+    ]
+
+
+PLAN_HEADER = ["deployment", "tok/s/GPU", "TTFT p99", "ITL p99", "$/h", "$/Mtok"]
+PLAN_RIGHT = [False, True, True, True, True, True]
+
+
+def _frontier(answer: Answer) -> str:
+    if len(answer.frontier) < 2:
+        return ""
+    rows = [_plan_cells(p) for p in answer.frontier[:FRONTIER_ROWS]]
+    more = len(answer.frontier) - FRONTIER_ROWS
+    tail = f"\n({more} more in -o json)" if more > 0 else ""
+    return "Frontier (throughput per GPU, TTFT, $/Mtok)\n" + aligned(PLAN_HEADER, rows, right=PLAN_RIGHT) + tail
+
+
+def _best_by(plans: Iterable[Plan]) -> Iterator[tuple[str, Plan]]:
+    """The cheapest plan of each accelerator and of each kind of offer, once."""
+    seen: set[str] = set()
+    for p in plans:
+        for key in (p.trial.deployment.accelerator.name, p.offer.label):
+            if key not in seen:
+                seen.add(key)
+                yield key, p
+
+
+def _why_not(answer: Answer) -> str:
+    """Per accelerator and kind of offer the best that lost; for accelerators without a plan, why."""
+    chosen = answer.chosen
+    if chosen is None:
+        return ""
+    rows = []
+    here = {chosen.trial.deployment.accelerator.name, chosen.offer.label}
+    for key, p in _best_by(answer.plans):
+        if key not in here:
+            more = p.usd_per_h - chosen.usd_per_h
+            rows.append([key, p.label, f"{show_usd(more)}/h dearer ({show_usd(p.usd_per_h)}/h)"])
+    with_plan = {p.trial.deployment.accelerator.name for p in answer.plans}
+    closest: dict[str, Rejection] = {}
+    for r in answer.rejected:
+        name = r.label.split()[0]
+        if r.stage != "cost" and name not in with_plan and (name not in closest or _nearer(r, closest[name])):
+            closest[name] = r
+    rows += [[name, r.label, r.reason] for name, r in closest.items()]
+    if not rows:
+        return ""
+    stages: dict[str, int] = {}
+    for r in answer.rejected:
+        stages[r.stage] = stages.get(r.stage, 0) + 1
+    counted = ", ".join(f"{count:,} {stage}" for stage, count in sorted(stages.items()))
+    table = aligned(["instead of", "its best", "why not"], rows[:WHY_NOT_ROWS])
+    return f"Why not\n{table}\n(all {len(answer.rejected):,} rejections with their reasons in -o json: {counted})"
+
+
+def _nearer(a: Rejection, b: Rejection) -> bool:
+    """Whether rejection `a` is closer to a plan than `b`: it got further, or missed by less."""
+    order = ("memory", "support", "size", "bound", "limits")
+    rank_a, rank_b = (order.index(r.stage) if r.stage in order else 0 for r in (a, b))
+    if rank_a != rank_b:
+        return rank_a > rank_b
+    return a.miss is not None and b.miss is not None and a.miss.excess < b.miss.excess
+
+
+def _small_print(report: PlanReport, chosen: Plan) -> str:
+    notes = [*chosen.trial.notes, *chosen.bill.notes, *report.answer.warnings]
+    if not any(limit.metric is Metric.DEADLINE for limit in report.question.limits):
+        notes.append(f"schedule: {chosen.trial.fleet.schedule.reason}")
+    source = chosen.trial.source.label
+    notes.append(
+        f"latencies are {source} (simulated on the workload; prefix caching off); trilemma {report.version}, catalogue "
+        f"{report.catalogue_digest[:12]}, prices as of {report.question.as_of}, seed {report.question.seed}"
+    )
+    return "Notes\n" + "\n".join(f"- {note}" for note in dict.fromkeys(notes))
