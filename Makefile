@@ -40,6 +40,7 @@ $(BIN)/python:
 $(VENV)/.installed: $(BIN)/python $(INPUTS)
 	@echo "installing into $(VENV)"
 	@$(PIP_INSTALL) --editable .
+	@$(BIN)/trilemma doctor >/dev/null
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python $(INPUTS)

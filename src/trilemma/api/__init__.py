@@ -7,17 +7,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trilemma.api.health import compile_simulator
     from trilemma.api.lookup import catalogue, catalogue_digest, workload
     from trilemma.api.planning import plan
     from trilemma.api.predicting import predict, predict_one
     from trilemma.api.pricing import cost, simulate
 
-__all__ = ["catalogue", "catalogue_digest", "cost", "plan", "predict", "predict_one", "simulate", "workload"]
+__all__ = [
+    "catalogue",
+    "catalogue_digest",
+    "compile_simulator",
+    "cost",
+    "plan",
+    "predict",
+    "predict_one",
+    "simulate",
+    "workload",
+]
 
 _HOME = {
     "catalogue": "lookup",
     "catalogue_digest": "lookup",
     "workload": "lookup",
+    "compile_simulator": "health",
     "plan": "planning",
     "predict": "predicting",
     "predict_one": "predicting",

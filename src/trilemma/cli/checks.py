@@ -101,6 +101,12 @@ def _trace() -> Finding:
     return "ok", f"azure_2023_conv, {statistics['requests']} requests", ""
 
 
+def _simulator() -> Finding:
+    from trilemma import api
+
+    return "ok", f"compiled or loaded, and run, in {api.compile_simulator():.1f} s", ""
+
+
 CHECKS: Final[Mapping[str, Callable[[], Finding]]] = {
     "python": _python,
     "libraries": _libraries,
@@ -110,4 +116,5 @@ CHECKS: Final[Mapping[str, Callable[[], Finding]]] = {
     "catalogue": _catalogue,
     "prices": _prices,
     "shipped trace": _trace,
+    "simulator": _simulator,
 }
