@@ -50,6 +50,9 @@ class Api(types.ModuleType):
         self.calls.append((kind, options))
         return [{"name": "h100_sxm", "watts": 700.0, "as_of": "2026-09", "note": None}]
 
+    def compile_simulator(self):
+        return 0.5
+
     def catalogue_digest(self):
         return "0123456789ab"
 

@@ -4,6 +4,7 @@ Each quantity is computed on its own (paid, kept, held, asked, load at the knee,
 gaps between neighbours, so that they sum to what is paid only if the quantities agree.
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -112,7 +113,7 @@ class GpuUse:
 
     def over_period(self, per_interval: FloatArray) -> float:
         """Time average of a (k,) quantity."""
-        return float(self.weight @ per_interval)
+        return math.fsum((self.weight * per_interval).tolist())
 
 
 def useful_share(activity: Activity) -> float:
