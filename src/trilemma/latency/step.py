@@ -42,6 +42,11 @@ def _grid(largest: int) -> FloatArray:
     return np.unique(points[points <= largest]).astype(np.float64)
 
 
+def _fixed_tokens(a: Attention) -> int:
+    """Tokens a decode attends to whatever the context: a window's, and the chosen ones of sparse attention."""
+    return (a.window_tokens or 0) + a.index_topk
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTerms:
     """One step's time by named term, seconds, and what binds each term."""
@@ -207,12 +212,11 @@ class StepModel:
 
     @property
     def context_s(self) -> float:
-        """Decode attention: seconds per context token, summed over the layers that read the whole context."""
+        """Decode attention: seconds per context token, summed over the layers whose work grows with the context."""
         total = 0.0
         for a, layers in self._attentions:
-            if a.window_tokens is None and a.kind in {AttentionKind.GQA, AttentionKind.MLA}:
-                read = self._read_bytes(a, full=True)
-                total += layers * self._decode_token_s(a, read, attends=a.index_topk == 0)
+            read_bytes, attends = self._growing_read(a)
+            total += layers * self._decode_token_s(a, read_bytes, attends=attends)
         return total * self.efficiency.engine.attention
 
     @property
@@ -220,9 +224,8 @@ class StepModel:
         """Decode attention: seconds per sequence for windows, the chosen tokens of sparse attention, and states."""
         total = 0.0
         for a, layers in self._attentions:
-            fixed_tokens = a.window_tokens or a.index_topk
-            if fixed_tokens:
-                total += layers * fixed_tokens * self._decode_token_s(a, self._read_bytes(a, full=False), attends=True)
+            entry = self._entry_bytes(a)
+            total += layers * _fixed_tokens(a) * self._decode_token_s(a, entry, attends=1.0)
             state = layer_state_bytes(a, self.parallelism.tensor)
             total += layers * 2 * state / (self.accelerator.hbm_bytes_per_s * self._ops_bf16().memory)
         return total * self.efficiency.engine.attention
@@ -236,20 +239,21 @@ class StepModel:
     @property
     def pair_s(self) -> float:
         """Prefill attention: seconds per unit of A = sum q (2 s + q + 1), that is per half a (query, key) pair."""
-        total = 0.0
+        flops = 0.0
         for a, layers in self._attentions:
-            if a.window_tokens is None and a.kind in {AttentionKind.GQA, AttentionKind.MLA} and not a.index_topk:
-                total += layers * self._pair_flops(a) / 2
+            _, attends = self._growing_read(a)
+            index = 2 * a.index_heads * a.index_head_dim / a.kv_compress_ratio  # whole on every GPU
+            flops += layers * (attends * self._pair_flops(a) + index) / 2
         peak = self.accelerator.flops["bf16"] * self.efficiency.kernels.prefill_attention.compute
-        return total / peak * self.efficiency.engine.attention * self.efficiency.engine.prefill
+        return flops / peak * self.efficiency.engine.attention * self.efficiency.engine.prefill
 
     def prefill_attention(self, tokens: FloatArray) -> Cost:
         """Prefill attention that grows with the tokens alone: windows, sparse choices, linear mixers, fixed time."""
         row = self.efficiency.kernels.prefill_attention
         flops = np.zeros_like(tokens)
         for a, layers in self._attentions:
-            fixed_tokens = a.window_tokens or a.index_topk
-            if a.kind in {AttentionKind.GQA, AttentionKind.MLA} and fixed_tokens:
+            fixed_tokens = _fixed_tokens(a)
+            if fixed_tokens:
                 flops = flops + layers * tokens * np.minimum(tokens, fixed_tokens) * self._pair_flops(a)
             elif a.kind in {AttentionKind.LINEAR, AttentionKind.SSM}:
                 state = layer_state_bytes(a, self.parallelism.tensor) / a.state_bytes_per_element
@@ -260,26 +264,37 @@ class StepModel:
         cost = Cost(seconds=compute_s + fixed_s, memory_s=zero, compute_s=compute_s, link_s=zero, fixed_s=fixed_s)
         return cost.scaled(self.efficiency.engine.attention * self.efficiency.engine.prefill)
 
-    def _read_bytes(self, a: Attention, *, full: bool) -> float:
-        """KV bytes a decode reads per context token (`full`: of those a sparse layer reads for every token)."""
-        bytes_per_token = entry_bytes(a, self.deployment.kv_bytes_per_element, self.parallelism.tensor)
-        if full and a.index_topk:
-            return float(a.index_key_bytes or a.index_head_dim * self.deployment.kv_bytes_per_element)
-        return bytes_per_token
+    def _entry_bytes(self, a: Attention) -> float:
+        """KV bytes of one token in one layer on one GPU."""
+        return entry_bytes(a, self.deployment.kv_bytes_per_element, self.parallelism.tensor)
 
-    def _decode_token_s(self, a: Attention, read_bytes: float, *, attends: bool) -> float:
-        """Seconds per context token of one layer: KV read against the multiplications that use it."""
+    def _growing_read(self, a: Attention) -> tuple[float, float]:
+        """(bytes a decode reads per context token, share of the context it attends to) of a layer.
+
+        A sparse layer reads its index key of every token and attends to a fixed choice; a compressed one keeps an
+        entry per `kv_compress_ratio` tokens; windows, linear mixers and states do not grow.
+        """
+        if a.kind in {AttentionKind.LINEAR, AttentionKind.SSM}:
+            return 0.0, 0.0
+        if a.index_topk:
+            return a.index_key_bytes / a.kv_compress_ratio, 0.0
+        if a.kv_compress_ratio > 1:
+            return self._entry_bytes(a) / a.kv_compress_ratio, 1 / a.kv_compress_ratio
+        if a.window_tokens is not None:
+            return 0.0, 0.0
+        return self._entry_bytes(a), 1.0
+
+    def _decode_token_s(self, a: Attention, read_bytes: float, *, attends: float) -> float:
+        """Seconds per context token of one layer: KV read against the multiplications of the share attended to."""
         row = self.efficiency.kernels.decode_attention
         memory_s = read_bytes / (self.accelerator.hbm_bytes_per_s * row.memory)
-        if not attends:
-            return memory_s
         heads = a.heads / self.parallelism.tensor
         if a.kind is AttentionKind.MLA:  # absorbed: every head multiplies the latent twice and the rotary key once
             flops = 2 * heads * (2 * a.kv_lora_rank + a.rope_head_dim)
             share = self.efficiency.kernels.prefill_attention.compute
         else:
-            flops, share = 2 * heads * (a.head_dim + (a.v_head_dim or a.head_dim)), row.compute
-        compute_s = flops / (self.accelerator.flops["bf16"] * share)
+            flops, share = self._pair_flops(a), row.compute
+        compute_s = attends * flops / (self.accelerator.flops["bf16"] * share)
         p = row.blend
         return float((memory_s**p + compute_s**p) ** (1 / p))
 
