@@ -94,13 +94,24 @@ class Plan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
     """A candidate that is out. `stage` is "support", "memory", "bound", "limits", "size" or "cost"; for "limits" the
-    first miss is kept, for "cost" the dollars above the chosen plan."""
+    misses at the lightest load are kept, for "size" the GPUs it would take, for "bound" and "cost" its price."""
 
     label: str
     stage: str
     reason: str
-    miss: Miss | None = None
+    misses: tuple[Miss, ...] = ()
+    gpus_needed: int | None = None
     usd_per_h: float | None = None
+
+    @property
+    def miss(self) -> Miss | None:
+        """The first limit missed; None where no limit is the reason."""
+        return self.misses[0] if self.misses else None
+
+    @property
+    def excess(self) -> float:
+        """The worst miss as a ratio of its bound; 0 without misses."""
+        return max((m.excess for m in self.misses), default=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

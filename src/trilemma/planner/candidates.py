@@ -96,7 +96,7 @@ def screen(deployment: Deployment, question: Question) -> Candidate | Rejection:
     limit = question.space.max_gpus
     if limit is not None and deployment.gpus > limit:
         reason = f"needs {deployment.gpus} GPUs for one replica, max_gpus is {limit}"
-        return Rejection(label=label, stage="size", reason=reason)
+        return Rejection(label=label, stage="size", reason=reason, gpus_needed=deployment.gpus)
     requests = question.workload.requests
     typical = int((requests.prompt_tokens + requests.output_tokens).mean())
     held = memory(deployment, reference_tokens=typical)

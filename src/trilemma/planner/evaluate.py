@@ -220,19 +220,20 @@ def _held_all_day(question: Question, replicas: int) -> tuple[Schedule, Schedule
     return one, one
 
 
-def _out(candidate: Candidate, stage: str, reason: str, miss: Miss | None = None) -> Rejection:
-    return Rejection(label=describe(candidate.deployment), stage=stage, reason=reason, miss=miss)
+def _out(candidate: Candidate, stage: str, reason: str) -> Rejection:
+    return Rejection(label=describe(candidate.deployment), stage=stage, reason=reason)
 
 
 def _too_many(bench: Bench, replicas: int) -> Rejection | None:
     gpus, most = replicas * bench.candidate.deployment.gpus, bench.question.space.max_gpus
     if most is None or gpus <= most:
         return None
-    return _out(bench.candidate, "size", f"needs {gpus} GPUs for the load, max_gpus is {most}")
+    reason = f"needs {gpus} GPUs for the load, max_gpus is {most}"
+    return replace(_out(bench.candidate, "size", reason), gpus_needed=gpus)
 
 
 def _missed(bench: Bench, misses: tuple[Miss, ...], when: str) -> Rejection:
-    return _out(bench.candidate, "limits", f"{misses[0].text} {when}", misses[0])
+    return replace(_out(bench.candidate, "limits", f"{misses[0].text} {when}"), misses=misses)
 
 
 def _size_stream(bench: Bench, saturated: float) -> Trial | Rejection:

@@ -12,11 +12,11 @@ from trilemma.catalogue.offer import Offer
 from trilemma.cost.bill import Bill, bill
 from trilemma.cost.fleet import CHARGES_ALL_DAY
 from trilemma.errors import InfeasibleError, InputError
-from trilemma.metrics.limits import LATENCIES, Limit, Metric, Miss, parse_limit
 from trilemma.planner.answer import Answer, Counts, Fleet, NearestMiss, Plan, Rejection, Trial, describe
 from trilemma.planner.candidates import Candidate, deployments, screen
 from trilemma.planner.evaluate import evaluate, saturation_of, smallest_fleet
 from trilemma.planner.question import Question
+from trilemma.planner.relaxation import changes, relax
 from trilemma.search.pareto import non_dominated
 from trilemma.units import show_usd
 
@@ -25,6 +25,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 WAVE = 32  # candidates simulated before the price bound is looked at again
 CUT = 2.0
+RELAXATIONS = 4  # bounds moved one after another before an infeasible question is given up
 STAGES = ("limits", "size", "memory", "support", "bound", "cost")
 
 
@@ -63,16 +64,24 @@ class Looked:
     simulations: int
 
 
-def look(question: Question, progress: Progress = quiet, executor: Executor = HERE) -> Looked:
-    """Screen the whole space, bound every candidate's price from below, simulate cheapest bound first.
+def look(
+    question: Question,
+    progress: Progress = quiet,
+    executor: Executor = HERE,
+    *,
+    only: frozenset[str] | None = None,
+    cut: float = CUT,
+) -> Looked:
+    """Screen the whole space (or the deployments whose description is in `only`), bound every candidate's price from
+    below, simulate cheapest bound first.
 
     The bound prices the fleet at saturation throughput without busy energy, which no real fleet undercuts. Candidates
-    whose bound exceeds CUT x the cheapest plan of the waves before are left out: they cannot be chosen. Waves have a
+    whose bound exceeds `cut` x the cheapest plan of the waves before are left out: they cannot be chosen. Waves have a
     fixed size, so the answer does not depend on how many processes there are.
     """
     rejected: list[Rejection] = []
     screened: list[Candidate] = []
-    every = list(deployments(question))
+    every = [d for d in deployments(question) if only is None or describe(d) in only]
     for deployment in every:
         seen = screen(deployment, question)
         if isinstance(seen, Rejection):
@@ -88,8 +97,8 @@ def look(question: Question, progress: Progress = quiet, executor: Executor = HE
     for start in range(0, len(ranked), WAVE):
         wave = []
         for i in ranked[start : start + WAVE]:
-            if floors[i] > CUT * best:
-                reason = f"at least {show_usd(floors[i])}/h even at saturation, over {CUT:g} x the cheapest plan"
+            if floors[i] > cut * best:
+                reason = f"at least {show_usd(floors[i])}/h even at saturation, over {cut:g} x the cheapest plan"
                 label = describe(screened[i].deployment)
                 rejected.append(Rejection(label=label, stage="bound", reason=reason, usd_per_h=floors[i]))
             else:
@@ -178,7 +187,7 @@ def plan(question: Question, progress: Progress = quiet, executor: Executor = HE
         plans=plans,
         frontier=frontier(plans),
         rejected=rejected,
-        nearest=None if chosen is not None else nearest_miss(question, looked, executor),
+        nearest=None if chosen is not None else _nearest(question, looked.rejected, executor),
         counts=Counts(
             shapes=looked.shapes,
             candidates=looked.candidates,
@@ -231,49 +240,26 @@ def frontier(plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
     return tuple(unique.values())
 
 
-def nearest_miss(question: Question, looked: Looked, executor: Executor = HERE) -> NearestMiss | None:
+def _nearest(question: Question, rejected: tuple[Rejection, ...], executor: Executor) -> NearestMiss | None:
     """The cheapest plan once the bounds that stop everything are relaxed as little as the closest candidate needs.
 
-    None where nothing fits or is offered at all: then no bound is the reason.
+    None where no bound is the reason: nothing fits, or nothing is offered.
     """
-    relaxations: tuple[str, ...] = ()
-    for _ in range(1 + len(question.limits)):
-        question, wording = _relax(question, looked.rejected)
-        if not wording:
+    asked = question
+    for _ in range(RELAXATIONS):
+        relaxation = relax(question, rejected)
+        if relaxation is None:
             return None
-        relaxations += wording
-        looked = look(question, executor=executor)
+        question = relaxation.question
+        looked = look(question, executor=executor, only=relaxation.labels, cut=float("inf"))
         if looked.plans:
-            return NearestMiss(plan=looked.plans[0], relaxation=relaxations)
+            best = looked.plans[0]
+            if asked.space.max_gpus is not None and question.space.max_gpus is None:
+                best = min(looked.plans, key=lambda p: (p.trial.deployment.gpus, p.usd_per_h))
+                question = replace(question, space=replace(question.space, max_gpus=best.trial.deployment.gpus))
+            return NearestMiss(plan=best, relaxation=changes(asked, question))
+        rejected = looked.rejected
     return None
-
-
-def _relax(question: Question, rejected: tuple[Rejection, ...]) -> tuple[Question, tuple[str, ...]]:
-    """The question with the bound relaxed that the closest rejection misses by least."""
-    misses = [r.miss for r in rejected if r.miss is not None and np.isfinite(r.miss.excess)]
-    if misses:
-        closest = min(misses, key=lambda m: m.excess)
-        limits = tuple(_loosened(x, closest) if x == closest.limit else x for x in question.limits)
-        changed = next(x for x in limits if x not in question.limits)
-        return replace(question, limits=limits), (f"{closest.limit.text} -> {changed.text}",)
-    needs = [int(r.reason.split()[1]) for r in rejected if r.stage == "size" and r.reason.startswith("needs ")]
-    if needs:
-        most = min(needs)
-        space = replace(question.space, max_gpus=most)
-        return replace(question, space=space), (f"max_gpus {question.space.max_gpus} -> {most}",)
-    return question, ()
-
-
-def _loosened(limit: Limit, miss: Miss) -> Limit:
-    """The limit moved to what was reached, and a tenth further, in two significant digits."""
-    got = miss.got if miss.got is not None else limit.bound
-    if limit.metric is Metric.GOODPUT:
-        return parse_limit(f"goodput >= {max(0.1, 100 * got * 0.99):.1f}%", where="relaxation")
-    time = f"{float(f'{1.1 * got * 1e3:.2g}'):.10g} ms"
-    if limit.metric not in LATENCIES:
-        return parse_limit(f"{limit.metric.value} <= {time}", where="relaxation")
-    statistic = "mean" if limit.quantile is None else f"p{100 * limit.quantile:.10g}"
-    return parse_limit(f"{limit.metric.value} {statistic} <= {time}", where="relaxation")
 
 
 def raise_if_infeasible(answer: Answer) -> None:

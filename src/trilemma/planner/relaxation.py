@@ -1,0 +1,62 @@
+"""What would have to give where nothing is feasible: the smallest change of the bounds that lets something through."""
+
+from dataclasses import dataclass, replace
+
+from trilemma.metrics.limits import LATENCIES, Limit, Metric, Miss, parse_limit
+from trilemma.planner.answer import Rejection
+from trilemma.planner.question import Question
+
+FURTHER = 1.1  # beyond what the closest candidate reaches with next to no load, so that it can carry some
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relaxation:
+    """A question with looser bounds, and the deployments that those bounds may let through."""
+
+    question: Question
+    labels: frozenset[str]
+
+
+def relax(question: Question, rejected: tuple[Rejection, ...]) -> Relaxation | None:
+    """A bound moved so that something may get through; None where no bound is the reason.
+
+    max_gpus first, given up altogether: whoever only needs more GPUs keeps the limits. Otherwise the limits that the
+    candidate misses which misses them by least, moved to what it reaches with next to no load and a tenth further.
+    """
+    larger = frozenset(r.label for r in rejected if r.gpus_needed is not None)
+    if larger:
+        space = replace(question.space, max_gpus=None)
+        return Relaxation(question=replace(question, space=space), labels=larger)
+    missing = [r for r in rejected if r.misses and r.excess < float("inf")]
+    if not missing:
+        return None
+    looser = {m.limit: loosened(m) for m in min(missing, key=lambda r: r.excess).misses}
+    limits = tuple(looser.get(limit, limit) for limit in question.limits)
+    through = frozenset(r.label for r in missing if all(_holds(m, looser) for m in r.misses))
+    return Relaxation(question=replace(question, limits=limits), labels=through)
+
+
+def changes(before: Question, after: Question) -> tuple[str, ...]:
+    """What differs between the bounds of two questions, in words."""
+    moved = [f"{a.text} -> {b.text}" for a, b in zip(before.limits, after.limits, strict=True) if a != b]
+    if before.space.max_gpus != after.space.max_gpus:
+        moved.append(f"max_gpus {before.space.max_gpus} -> {after.space.max_gpus}")
+    return tuple(moved)
+
+
+def _holds(miss: Miss, looser: dict[Limit, Limit]) -> bool:
+    new = looser.get(miss.limit)
+    return new is not None and new.holds(miss.got)
+
+
+def loosened(miss: Miss) -> Limit:
+    """The limit moved to what was reached, and a tenth further, in two significant digits."""
+    limit = miss.limit
+    got = miss.got if miss.got is not None else limit.bound
+    if limit.metric is Metric.GOODPUT:
+        return parse_limit(f"goodput >= {max(0.1, 100 * got / FURTHER):.1f}%", where="relaxation")
+    time = f"{float(f'{FURTHER * got * 1e3:.2g}'):.10g} ms"
+    if limit.metric not in LATENCIES:
+        return parse_limit(f"{limit.metric.value} <= {time}", where="relaxation")
+    statistic = "mean" if limit.quantile is None else f"p{100 * limit.quantile:.10g}"
+    return parse_limit(f"{limit.metric.value} {statistic} <= {time}", where="relaxation")
