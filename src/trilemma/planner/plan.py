@@ -114,13 +114,19 @@ def look(
         best = min([best, *(p.usd_per_h for p in plans)])
     progress(len(ranked), len(ranked), "done")
     return Looked(
-        plans=tuple(sorted(plans, key=lambda p: (p.usd_per_h, p.trial.deployment.gpus, p.label))),
+        plans=tuple(sorted(plans, key=_rank)),
         rejected=tuple(rejected),
         shapes=len(every),
         candidates=sum(len(offers_for(d.accelerator, question)) for d in every),
         simulated=simulated,
         simulations=simulations,
     )
+
+
+def _rank(p: Plan) -> tuple[float, int, float, str]:
+    """Cheapest first; what costs the same to the cent by fewer GPUs, then by the shorter tail, then by name."""
+    tail = p.trial.summary.values.get("ttft_p99_s")
+    return round(p.usd_per_h, 2), p.trial.deployment.gpus, float("inf") if tail is None else tail, p.label
 
 
 def _priced(trial: Trial, question: Question, rejected: list[Rejection]) -> list[Plan]:
