@@ -138,11 +138,17 @@ def pairs(document: Mapping[str, object], *, prefix: str = "") -> list[Row]:
 
     >>> pairs({"rate": {"mean_rps": 5.5}})
     [{'key': 'rate.mean_rps', 'value': 5.5}]
+    >>> pairs({"limits": [{"met": True}]})
+    [{'key': 'limits[0].met', 'value': True}]
     """
     rows: list[Row] = []
     for name, value in document.items():
+        listed = value if isinstance(value, list | tuple) else ()
         if isinstance(value, Mapping) and value:
             rows += pairs(value, prefix=f"{prefix}{name}.")
+        elif listed and all(isinstance(child, Mapping) for child in listed):
+            for i, child in enumerate(listed):
+                rows += pairs(child, prefix=f"{prefix}{name}[{i}].")
         else:
             rows.append({"key": f"{prefix}{name}", "value": value})
     return rows
