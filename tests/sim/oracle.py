@@ -36,6 +36,8 @@ class Outcome:
     steps: int = 0
     refused: int = 0
     peak_blocks: int = 0
+    busy_ps: int = 0
+    decode_ps: int = 0  # of the busy time, what the steps would have taken without their prefill
 
 
 def pages(tokens: int, page: int) -> int:
@@ -119,14 +121,20 @@ def play(arrival, prompt, output, table: StepTable, limits: EngineLimits, client
         decodes = [r for r in scheduled if r.emitting]
         prefills = [r for r in scheduled if not r.emitting]
         emits = [r for r in scheduled if r.computed + r.scheduled == r.length]
-        end = now + table.step_ps(
+        n, context_sum = len(decodes), sum(r.computed + 1 for r in decodes)
+        step_ps = table.step_ps(
             prefill_tokens=sum(r.scheduled for r in prefills),
-            decodes=len(decodes),
+            decodes=n,
             sampling=len(emits),
-            context_sum=sum(r.computed + 1 for r in decodes),
+            context_sum=context_sum,
             pair_sum=sum(r.scheduled * (2 * r.computed + r.scheduled + 1) for r in prefills),
         )
+        end = now + step_ps
         out.steps += 1
+        out.busy_ps += step_ps
+        if decodes:
+            alone_ps = table.step_ps(prefill_tokens=0, decodes=n, sampling=n, context_sum=context_sum, pair_sum=0)
+            out.decode_ps += min(step_ps, alone_ps)
         for r in scheduled:  # C
             r.computed += r.scheduled
         for r in emits:

@@ -1,6 +1,7 @@
 """`predict`: latency and throughput of configurations, one a row."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from trilemma.sim.interval import Estimate
 from trilemma.sim.predict import Configuration, Prediction, predict_closed_loop, predict_open_loop
 from trilemma.units import parse_rate_per_s
 
-CONFIDENCE = 0.65  # of predicted_tpot_ms_safe: choices by it lose least on the measured runs (regret 20% against 21 to 23)
+# Of predicted_tpot_ms_safe: choices by it lose least on the measured runs (regret 20%, at 0.5 and at 0.8 21 to 23%).
+CONFIDENCE = 0.65
 NOTHING = {
     name: None
     for name in (
@@ -75,6 +77,10 @@ def predict_one(
     for flag, value in (("--model", model), ("--accelerator", accelerator), ("--isl", isl), ("--osl", osl)):
         if value is None:
             raise InputError(flag, expected="a value, beside the other flags of a configuration", found="nothing")
+    counts = {"--tp": tp, "--pp": pp, "--dp": dp, "--ep": ep, "--isl": isl, "--osl": osl, "--concurrency": concurrency}
+    for flag, count in counts.items():
+        if count is not None and count < 1:
+            raise InputError(flag, expected="a whole number of at least 1", found=str(count))
     if (concurrency is None) == (rate is None):
         found = "neither" if rate is None else "both"
         raise InputError("predict", expected="either --concurrency or --rate", found=found)
@@ -119,23 +125,32 @@ def _kv(catalogue: Catalogue, name: str) -> float:
 def numbers(p: Prediction) -> dict[str, Any]:
     """A prediction under the contract's column names."""
 
-    def columns(name: str, e: Estimate, scale: float) -> dict[str, float]:
-        return {name: scale * e.value, f"{name}_low": scale * e.low, f"{name}_high": scale * e.high}
+    def columns(name: str, e: Estimate, scale: float) -> dict[str, float | None]:
+        values = {name: scale * e.value, f"{name}_low": scale * e.low, f"{name}_high": scale * e.high}
+        return {key: value if isfinite(value) else None for key, value in values.items()}
 
+    undefined = not isfinite(p.tpot_s.value)
+    note = "TPOT is undefined: no request has a second output token" if undefined else ""
     return (
         columns("predicted_ttft_ms", p.ttft_s, 1e3)
         | columns("predicted_tpot_ms", p.tpot_s, 1e3)
-        | {"predicted_tpot_ms_safe": 1e3 * p.tpot_s.at(CONFIDENCE)}
+        | {"predicted_tpot_ms_safe": None if undefined else 1e3 * p.tpot_s.at(CONFIDENCE)}
         | columns("predicted_tok_s_per_gpu", p.tok_s_per_gpu, 1.0)
-        | {"source": p.source.label, "note": p.note}
+        | {"source": p.source.label, "note": "; ".join(text for text in (note, p.note) if text)}
     )
 
 
 def configuration_of(row: Mapping[str, str], catalogue: Catalogue, *, where: str) -> Configuration:
     """A CSV row as a configuration; InputError naming line and column."""
 
+    def word(column: str) -> str:
+        text = str(row.get(column, "")).strip()
+        if not text:
+            raise InputError(f"{where}: {column}", expected="a name", found="nothing")
+        return text
+
     def whole(column: str, default: int | None = None) -> int:
-        text = row.get(column, "").strip()
+        text = str(row.get(column, "")).strip()
         if not text and default is not None:
             return default
         try:
@@ -146,12 +161,12 @@ def configuration_of(row: Mapping[str, str], catalogue: Catalogue, *, where: str
             raise InputError(f"{where}: {column}", expected="a whole number of at least 1", found=repr(text))
         return value
 
-    model = catalogue.model(row["model"].strip(), where=f"{where}: model")
-    precision: Precision = catalogue.precision(row["precision"].strip(), model=model, where=f"{where}: precision")
-    speculative = row.get("speculative", "").strip().lower()
+    model = catalogue.model(word("model"), where=f"{where}: model")
+    precision: Precision = catalogue.precision(word("precision"), model=model, where=f"{where}: precision")
+    speculative = str(row.get("speculative", "")).strip().lower()
     if speculative not in {"", "mtp", "none"}:
         raise InputError(f"{where}: speculative", expected="mtp or nothing", found=repr(speculative))
-    text = row.get("length_ratio_low", "").strip() or "1"
+    text = str(row.get("length_ratio_low", "")).strip() or "1"
     try:
         ratio = float(text)
     except ValueError:
@@ -164,8 +179,8 @@ def configuration_of(row: Mapping[str, str], catalogue: Catalogue, *, where: str
         raise InputError(f"{where}: gpus", expected=f"tp x dp x pp = {tp * dp * pp}", found=str(gpus))
     return Configuration(
         model=model,
-        accelerator=catalogue.accelerator(row["system"].strip(), where=f"{where}: system"),
-        engine=catalogue.engine(row["engine"].strip(), where=f"{where}: engine"),
+        accelerator=catalogue.accelerator(word("system"), where=f"{where}: system"),
+        engine=catalogue.engine(word("engine"), where=f"{where}: engine"),
         precision=precision,
         isl=whole("isl"),
         osl=whole("osl"),

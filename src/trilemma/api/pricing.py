@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trilemma.api.question import Asked, ask, kv_bytes
+from trilemma.api.question import DEFAULT_OFFERS, Asked, ask, kv_bytes
 from trilemma.catalogue.offer import Offer
 from trilemma.deployment.spec import Deployment, Parallelism
 from trilemma.errors import InputError, UnsupportedError
@@ -57,7 +57,8 @@ def cost(
     trial = _run(asked, deployment, progress)
     plans = [price(trial, o, asked.question) for o in _offers(asked, trial, offer)]
     best = min(plans, key=lambda p: p.usd_per_h)
-    return {"deployment": deployment_dict(trial.deployment)} | bill_dict(best.bill)
+    limits = [limit_dict(x, trial.summary, trial.margins.get(x.metric, 1.0)) for x in asked.question.limits]
+    return {"deployment": deployment_dict(trial.deployment), "limits": limits} | bill_dict(best.bill)
 
 
 def _offers(asked: Asked, trial: Trial, wanted: str | None) -> tuple[Offer, ...]:
@@ -71,7 +72,7 @@ def _offers(asked: Asked, trial: Trial, wanted: str | None) -> tuple[Offer, ...]
         found = asked.catalogue.offers_for(accelerator, kinds=(wanted,), where="--offer")
     else:
         found = tuple(o for o in asked.question.space.offers if o.accelerator == accelerator)
-        found = found or asked.catalogue.offers_for(accelerator)
+        found = found or asked.catalogue.offers_for(accelerator, kinds=DEFAULT_OFFERS)
     if not found:
         raise InputError("--offer", expected=f"an offer of {accelerator}", found=f"none {wanted or ''}".strip())
     return found

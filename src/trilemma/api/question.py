@@ -56,7 +56,7 @@ def ask(
     question = Question(
         name=scenario.name,
         model=model,
-        workload=_workload(scenario),
+        workload=_within_context(_workload(scenario), model),
         limits=scenario.parsed_limits,
         space=space,
         sizing=Sizing(headroom=float(scenario.sizing.headroom), spare_replicas=scenario.sizing.spare_replicas),
@@ -121,6 +121,20 @@ def _workload(scenario: Scenario) -> Workload:
         period_s=asked.period_s,
         notes=tuple(notes),
     )
+
+
+def _within_context(workload: Workload, model: Model) -> Workload:
+    """The workload, with a notice where requests are longer than the model's context: engines refuse those."""
+    tokens = workload.requests.prompt_tokens + workload.requests.output_tokens
+    longest, context = int(tokens.max()), model.max_context_tokens
+    if not context or longest <= context:
+        return workload
+    text = (
+        f"{int((tokens > context).sum()):,} of {len(tokens):,} requests exceed the {context:,} tokens of context that "
+        f"{model.name} is made for (the longest has {longest:,}): engines refuse them unless its positions are scaled"
+    )
+    warnings.warn(text, UserWarning, stacklevel=3)
+    return replace(workload, notes=(*workload.notes, text))
 
 
 def _space(scenario: Scenario, catalogue: Catalogue, model: Model) -> Space:

@@ -1,7 +1,7 @@
 """How much of the data sheet kernels and engines reach: shares fitted on measured kernels and measured runs.
 
-Rows live in data/efficiency.toml, written by benchmarks/fit_efficiency.py. Accelerators without kernel measurements use
-a relative's shares, marked `derived`.
+Rows live in data/efficiency.toml, written by benchmarks/fit_kernels.py and benchmarks/fit_engines.py. Accelerators
+without kernel measurements use a relative's shares, marked `derived`.
 """
 
 import tomllib

@@ -3,7 +3,7 @@
 Keys carry their unit. A value that does not exist is None.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from trilemma.catalogue.accelerator import Accelerator
@@ -51,13 +51,20 @@ def catalogue_rows(
     }
     if table not in makers:
         raise InputError("catalogue", expected=f"one of {', '.join(makers)}", found=repr(table))
-    return filtered(makers[table](), contains)
+    return filtered(makers[table](), contains, leave_out=PROVENANCE if details else ())
 
 
-def filtered(rows: Iterable[dict[str, Value]], contains: str) -> Rows:
-    """Rows in which any text contains the words, whatever the case and the separators."""
+PROVENANCE = ("source", "as_of", "reference")
+
+
+def filtered(rows: Iterable[dict[str, Value]], contains: str, *, leave_out: Collection[str] = ()) -> Rows:
+    """Rows in which any text contains the words, whatever the case and the separators; columns `leave_out` apart."""
     key = key_of(contains)
-    return [row for row in rows if any(key in key_of(value) for value in row.values() if isinstance(value, str))]
+
+    def texts(row: dict[str, Value]) -> Iterable[str]:
+        return (value for name, value in row.items() if isinstance(value, str) and name not in leave_out)
+
+    return [row for row in rows if any(key in key_of(text) for text in texts(row))]
 
 
 def model_rows(catalogue: Catalogue, *, parameters: "Callable[[Model], tuple[int, int]] | None" = None) -> Rows:

@@ -33,6 +33,8 @@ class StepTable:
     def __post_init__(self) -> None:
         if self.token_ps.size < 2 or (self.token_ps[1:] < 1).any():
             raise ValueError("a step of at least one token needs a positive time")
+        if self.prefill_ps.size != self.token_ps.size or self.sequence_ps.size < 2:
+            raise ValueError("token_ps and prefill_ps must be equally long and sequence_ps reach one sequence")
         if (self.prefill_ps < 0).any() or (self.sequence_ps < 0).any() or self.context_fp < 0 or self.pair_fp < 0:
             raise ValueError("step time terms cannot be negative")
 

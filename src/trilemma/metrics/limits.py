@@ -1,5 +1,6 @@
 """Latency limits: "ttft p99 <= 1 s" as a value that timings are judged by, with the size of every miss."""
 
+import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -96,7 +97,8 @@ def value_key(metric: Metric, quantile: float | None) -> str:
     return f"{metric.value}_mean_s" if quantile is None else f"{metric.value}_p{100 * quantile:.10g}_s"
 
 
-_GRAMMAR = re.compile(r"^\s*(\w+)(?:\s+(p[\d.]+|mean|\w+))?\s*(<=|<|>=|>)\s*(.+?)\s*$")
+_GRAMMAR = re.compile(r"^\s*(\w+)(?:\s+([\w.]+))?\s*(<=|>=|<(?!=)|>(?!=))\s*(.+?)\s*$")
+_PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]+)?)")  # plain digits: float() alone would read "p9_9" and "p1e1"
 _FORM = "'METRIC STAT <= TIME' such as 'ttft p99 <= 1 s', 'goodput >= 95%' or 'deadline <= 6 h'"
 
 
@@ -129,11 +131,11 @@ def parse_limit(text: object, *, where: str) -> Limit:
     if metric is Metric.DEADLINE:
         if statistic is not None:
             raise InputError(where, expected="'deadline <= TIME' without a statistic", found=repr(text))
-        return Limit(metric=metric, quantile=None, bound=bound_s, text=f"deadline <= {show_time(bound_s)}")
+        return Limit(metric=metric, quantile=None, bound=bound_s, text=f"deadline <= {_bound_text(bound_s)}")
     quantile = _quantile(statistic, where=where)
     shown = "mean" if quantile is None else f"p{100 * quantile:.10g}"
     return Limit(
-        metric=metric, quantile=quantile, bound=bound_s, text=f"{metric.value} {shown} <= {show_time(bound_s)}"
+        metric=metric, quantile=quantile, bound=bound_s, text=f"{metric.value} {shown} <= {_bound_text(bound_s)}"
     )
 
 
@@ -142,15 +144,26 @@ def _quantile(statistic: str | None, *, where: str) -> float | None:
     expected = "a statistic: 'mean' or a percentile above p0 and below p100 such as 'p99' or 'p99.9'"
     if statistic is None:
         raise InputError(where, expected=expected, found="none", hint="write for example 'ttft p99 <= 1 s'")
-    if statistic == "mean":
+    if statistic.lower() == "mean":
         return None
-    try:
-        percent = float(statistic.removeprefix("p"))
-    except ValueError:
-        percent = -1.0
-    if not statistic.startswith("p") or not 0 < percent < 100:
+    match = _PERCENTILE.fullmatch(statistic.lower())
+    percent = float(match[1]) if match else 0.0
+    if not 0 < percent < 100:
         raise InputError(where, expected=expected, found=repr(statistic))
     return percent / 100
+
+
+def _bound_text(bound_s: float) -> str:
+    """A bound as people write it, every digit kept: the text must say the bound that is judged by.
+
+    >>> _bound_text(0.5), _bound_text(21600), _bound_text(0.033333)
+    ('500 ms', '6 h', '33.333 ms')
+    """
+    shown = show_time(bound_s)
+    if math.isclose(parse_time_s(shown, where=""), bound_s, rel_tol=1e-9):
+        return shown
+    unit, scale = next(((u, x) for u, x in (("s", 1.0), ("ms", 1e-3)) if bound_s >= x), ("us", 1e-6))
+    return f"{bound_s / scale:.10g} {unit}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

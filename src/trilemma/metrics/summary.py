@@ -119,10 +119,10 @@ def verdict(timings: Timings, limits: tuple[Limit, ...]) -> dict[str, float | No
     return values
 
 
-def makespan_s(timings: Timings) -> float:
-    """First arrival to last token; infinite where a request never finished, 0.0 of nothing."""
+def makespan_s(timings: Timings) -> float | None:
+    """First arrival to last token; infinite where a request never finished, None of nothing."""
     if not len(timings):
-        return 0.0
+        return None
     return float(timings.done_s.max() - timings.arrival_s.min()) if timings.finished.all() else float("inf")
 
 

@@ -23,6 +23,7 @@ from trilemma.planner.candidates import Candidate
 from trilemma.planner.question import Question
 from trilemma.search.bisect import largest
 from trilemma.sim.interval import margin
+from trilemma.sim.predict import approximations
 from trilemma.sim.replica import EngineLimits, Run, simulate
 from trilemma.units import SECONDS_PER_H
 from trilemma.workload.requests import Requests
@@ -175,7 +176,11 @@ def hold(bench: Bench, saturated: float, replicas: int) -> Trial:
         requests = requests.at_rate(workload.sizing_rps / requests.rate_per_s)
     run = bench.play(requests, replicas, workload.clients)
     bench.last_misses = bench.misses(run)
-    if workload.clients or workload.batch:
+    if workload.batch:
+        makespan_s = _makespan_s(run)
+        load = len(requests) / makespan_s
+        schedules = batch_schedules(question, replicas, makespan_s)
+    elif workload.clients:
         load = len(requests) / run.span_s
         held = np.array([float(replicas)])
         one = Schedule(
@@ -341,25 +346,36 @@ def smallest_fleet(candidate: Candidate, saturated: float, question: Question) -
 
 
 def _size_batch(bench: Bench, saturated: float) -> Trial | Rejection:
-    """A fleet that finishes a job, all there at the start, before its deadline with the headroom to spare."""
-    question, workload, sizing = bench.question, bench.question.workload, bench.question.sizing
-    requests, deadline_s = workload.requests, question.deadline_s
-    n = len(requests)
-    wanted_s = deadline_s / (1 + sizing.headroom) if deadline_s is not None else float("inf")
-    replicas = max(1, int(np.ceil(n / (saturated * wanted_s)))) + sizing.spare_replicas
+    """The fewest replicas that finish a job, all there at the start, before its deadline with the headroom to spare;
+    and the spare ones on top."""
+    question, workload, spare = bench.question, bench.question.workload, bench.question.sizing.spare_replicas
+    requests, n = workload.requests, len(workload.requests)
+    wanted_s, allowed = _wanted_makespan_s(bench), _most_replicas(bench) - spare
+    runs: dict[int, Run] = {}
+
+    def misses_on(replicas: int) -> tuple[Miss, ...]:
+        runs[replicas] = bench.play(requests, replicas)
+        others = (m for m in bench.misses(runs[replicas]) if m.limit.metric is not Metric.DEADLINE)
+        return (*_late(bench, _makespan_s(runs[replicas])), *others)
+
+    low, high = 0, min(n, max(1, int(np.ceil(n / (saturated * wanted_s)))))
     for _ in range(GROWTHS):
-        if rejection := _too_many(bench, replicas):
+        if rejection := _too_many(bench, high + spare):
             return rejection
-        run = bench.play(requests, replicas)
-        makespan_s = float(np.nanmax(run.timings.done_s))
-        misses = bench.misses(run)
-        if misses and any(m.limit.metric.value != "deadline" for m in misses):
+        misses = misses_on(high)
+        if not misses or high >= n:  # with a replica for every request no more can help
             break
-        if not misses and makespan_s <= wanted_s * (1 + 1e-9):
-            break
-        replicas += max(1, int(np.ceil(replicas * (makespan_s / wanted_s - 1)))) if np.isfinite(wanted_s) else 1
+        further = min(1.0, max(m.excess for m in misses))
+        grown = min(n, high + max(1, int(np.ceil(high * further))))
+        low, high = high, min(grown, allowed) if high < allowed else grown
     if misses:
-        return _missed(bench, misses, f"on {replicas} replicas")
+        return _missed(bench, misses, f"with its headroom, even on {max(runs)} replicas")
+    while low and high - low > max(1, round(KNEE_PRECISION * high)):
+        middle = (low + high) // 2
+        low, high = (middle, high) if misses_on(middle) else (low, middle)
+    replicas = high + spare
+    run = bench.play(requests, replicas) if spare else runs[high]
+    makespan_s = _makespan_s(run)
     return _trial(
         bench,
         run,
@@ -369,6 +385,36 @@ def _size_batch(bench: Bench, saturated: float) -> Trial | Rejection:
         capacity=Capacity(saturation_rps=max(saturated, n / makespan_s / replicas), knee_rps=None),
         schedules=batch_schedules(question, replicas, makespan_s),
     )
+
+
+def _makespan_s(run: Run) -> float:
+    """When a job's last answer is there; requests that are refused never are."""
+    return float(np.nanmax(run.timings.done_s))
+
+
+def _most_replicas(bench: Bench) -> int:
+    """Replicas that max_gpus leaves room for; more than any workload has requests without it."""
+    most = bench.question.space.max_gpus
+    return len(bench.question.workload.requests) if most is None else most // bench.candidate.deployment.gpus
+
+
+def _margin_of_deadline(bench: Bench) -> float:
+    """By what a job's predicted time is multiplied before it meets its deadline: headroom or doubt, whichever is
+    more; a slow night and a wrong prediction are not insured against twice."""
+    return max(1 + bench.question.sizing.headroom, bench.margins[Metric.DEADLINE])
+
+
+def _wanted_makespan_s(bench: Bench) -> float:
+    """How long a job may be predicted to take; infinite without a deadline."""
+    deadline_s = bench.question.deadline_s
+    return deadline_s / _margin_of_deadline(bench) if deadline_s is not None else float("inf")
+
+
+def _late(bench: Bench, makespan_s: float) -> tuple[Miss, ...]:
+    """The deadline that a job of `makespan_s` misses, if it does."""
+    got = makespan_s * _margin_of_deadline(bench)
+    limits = (x for x in bench.question.limits if x.metric is Metric.DEADLINE)
+    return tuple(Miss(limit=x, got=got, excess=x.excess(got)) for x in limits if not x.holds(got * (1 - 1e-9)))
 
 
 def _size_closed_loop(bench: Bench, saturated: float) -> Trial | Rejection:
@@ -451,7 +497,7 @@ def _trial(
         binds=what_binds(bench, at_knee, capacity, decode),
         peak_kv_share=at_knee.peak_kv_share,
         source=candidate.steps.efficiency.source,
-        notes=tuple(x for x in (candidate.steps.efficiency.note,) if x),
+        notes=approximations(candidate.steps),
     )
 
 
@@ -479,6 +525,9 @@ def what_binds(bench: Bench, run: Run, capacity: Capacity, decode: StepTerms) ->
     else:
         resource = decode.bottleneck
     knee, saturated = capacity.knee_rps, capacity.saturation_rps
-    if knee is None or saturated is None or not bench.last_misses or knee >= 0.99 * saturated:
+    if knee is None or saturated is None:
+        missed = f"{bench.last_misses[0].limit.text} is missed" if bench.last_misses else "every limit holds"
+        return f"{missed} at this load; a decode step waits for {resource}"
+    if not bench.last_misses or knee >= 0.99 * saturated:
         return f"saturation: {resource}"
     return f"{bench.last_misses[0].limit.text} at {100 * knee / saturated:.0f}% of saturation: {resource}"

@@ -12,6 +12,7 @@ from trilemma.metrics.limits import Limit, Metric
 from trilemma.metrics.summary import Summary
 from trilemma.planner.answer import Answer, Plan, Rejection
 from trilemma.planner.question import Question
+from trilemma.workload.arrivals import ClosedLoop
 from trilemma.workload.statistics import statistics
 
 FORMAT = 1
@@ -48,6 +49,7 @@ class PlanReport:
             "workload": {"label": workload.label, "sizing_requests_per_s": _finite(workload.sizing_rps)}
             | statistics(
                 workload.requests,
+                closed_loop=ClosedLoop(concurrency=workload.clients) if workload.clients else None,
                 has_latency_limits=any(limit.metric is not Metric.DEADLINE for limit in self.question.limits),
                 has_deadline=self.question.deadline_s is not None,
             ).as_dict(),

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 
 from trilemma.cost.bill import Bill
-from trilemma.metrics.limits import Metric
 from trilemma.planner.answer import Answer, Plan, Rejection
 from trilemma.planner.question import Question
 from trilemma.report.document import PlanReport, limit_dict
@@ -194,8 +193,6 @@ def _nearer(a: Rejection, b: Rejection) -> bool:
 
 def _small_print(report: PlanReport, chosen: Plan) -> str:
     notes = [*chosen.trial.notes, *chosen.bill.notes, *report.answer.warnings]
-    if not any(limit.metric is Metric.DEADLINE for limit in report.question.limits):
-        notes.append(f"schedule: {chosen.trial.fleet.schedule.reason}")
     source = chosen.trial.source.label
     notes.append(
         f"latencies are {source} (simulated on the workload; prefix caching off); trilemma {report.version}, catalogue "

@@ -1,6 +1,7 @@
 """The largest value a predicate holds at, by bracketing; the predicate is dear, so it is asked few times."""
 
 from collections.abc import Callable
+from math import inf
 
 
 def largest(holds: Callable[[float], bool], *, guess: float, most: float, precision: float, shrinks: int = 6) -> float:
@@ -8,7 +9,7 @@ def largest(holds: Callable[[float], bool], *, guess: float, most: float, precis
 
     Starts at `guess`, grows or shrinks by doubling until it has a bracket (giving up below guess / 2**`shrinks`), then
     bisects geometrically and returns the lower end, where the predicate held. Where `holds` is not monotonic the
-    answer is one of its upper edges.
+    answer is one of its upper edges. ValueError unless guess, most and precision are above zero.
 
     >>> round(largest(lambda x: x <= 3.3, guess=1.0, most=100.0, precision=0.01), 1)
     3.3
@@ -17,8 +18,12 @@ def largest(holds: Callable[[float], bool], *, guess: float, most: float, precis
     >>> largest(lambda x: False, guess=1.0, most=5.0, precision=0.01)
     0.0
     """
+    if not (0 < guess < inf and 0 < most < inf and precision > 0):
+        raise ValueError(f"guess, most and precision must be positive, found {guess}, {most} and {precision}")
     guess = min(guess, most)
     if holds(guess):
+        if guess == most:
+            return most
         low, high = guess, min(2 * guess, most)
         while high < most and holds(high):
             low, high = high, min(2 * high, most)

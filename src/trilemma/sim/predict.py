@@ -161,9 +161,6 @@ def _prediction(c: Configuration, steps: StepModel, run: Run, means: tuple[float
     batch = max(1, round(run.mean_running))
     context = round(batch * (c.isl + c.osl / 2) * (1 + c.ratio_low) / 2)
     chunk = min(c.isl, deployment.knobs.max_num_batched_tokens)
-    notes = [efficiency.note]
-    if c.engine.name != "vllm":
-        notes.append(f"scheduled by vLLM's rules with {c.engine.name}'s measured overheads")
     ttft_s, tpot_s, tokens_per_s = means
     return Prediction(
         ttft_s=around(ttft_s, engine.ttft_spread, source),
@@ -172,5 +169,13 @@ def _prediction(c: Configuration, steps: StepModel, run: Run, means: tuple[float
         decode=steps.terms(decodes=batch, context_sum=context, sampling=batch),
         prefill=steps.terms(prefill_tokens=chunk, pair_sum=chunk * (chunk + 1), sampling=1),
         source=source,
-        note="; ".join(x for x in notes if x),
+        note="; ".join(approximations(steps)),
     )
+
+
+def approximations(steps: StepModel) -> tuple[str, ...]:
+    """What a reader of simulated latencies should know about where they are not first-hand."""
+    engine, model = steps.deployment.engine, steps.deployment.model
+    rules = "" if engine.name == "vllm" else f"scheduled by vLLM's rules with {engine.name}'s measured overheads"
+    read = f"{model.name}: {model.note}" if model.note else ""
+    return tuple(text for text in (steps.efficiency.note, rules, read) if text)

@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from trilemma.errors import UnsupportedError
 from trilemma.latency.table import StepTable
 from trilemma.metrics.timings import Timings
 from trilemma.sim import kernel
@@ -13,6 +14,7 @@ from trilemma.units import PS_PER_S
 from trilemma.workload.requests import Requests
 
 IntArray = npt.NDArray[np.int64]
+LATEST_ARRIVAL_S = 8e6  # 92 days: 64 bits hold 106 days of picoseconds, and the run goes on after the last arrival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,8 @@ class Run:
     @property
     def busy_share(self) -> float:
         """Busy time over the span, averaged over replicas."""
-        return (self.prefill_s + self.decode_s) / (self.span_s * self.replicas) if self.span_s > 0 else 0.0
+        busy_s = self.prefill_s + self.decode_s
+        return min(1.0, busy_s / (self.span_s * self.replicas)) if self.span_s > 0 else 0.0
 
 
 @cache
@@ -84,10 +87,25 @@ def simulate(requests: Requests, table: StepTable, limits: EngineLimits, *, repl
     Open loop by default; with `clients` > 0 the loop is closed over the whole deployment: each replica has its share
     of the clients and of the requests, and a client sends its next request when its last one is answered
     (all start at 0; arrival_s is ignored). The same input gives the same bits.
+
+    ValueError for a table smaller than the limits, fewer clients than replicas or an arrival before 0;
+    UnsupportedError for an arrival after LATEST_ARRIVAL_S.
     """
     if replicas < 1:
         raise ValueError(f"at least one replica is needed, found {replicas}")
+    if table.token_ps.size <= limits.max_num_batched_tokens or table.sequence_ps.size <= limits.max_num_seqs:
+        raise ValueError(
+            f"a table up to {table.token_ps.size - 1} tokens and {table.sequence_ps.size - 1} sequences "
+            f"cannot price {limits}"
+        )
     n = len(requests)
+    if n and requests.arrival_s[0] < 0:
+        raise ValueError(f"arrivals count from 0, found {requests.arrival_s[0]} s")
+    if n and requests.arrival_s[-1] > LATEST_ARRIVAL_S:
+        raise UnsupportedError(
+            f"the simulator's clock holds {LATEST_ARRIVAL_S / 86400:.0f} days, the last request arrives after "
+            f"{requests.arrival_s[-1] / 86400:,.0f}: cut a window out of the trace"
+        )
     arrival = np.rint(requests.arrival_s * PS_PER_S).astype(np.int64)
     columns = {name: np.full(n, -1, np.int64) for name in ("start", "first", "done")}
     counts = {name: np.zeros(n, np.int64) for name in ("preempted", "lost")}

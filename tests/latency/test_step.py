@@ -1,0 +1,162 @@
+"""What a step is made of, what binds it, and what cannot be priced."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.latency.deployments import CATALOGUE, deployment, model_of, steps
+from trilemma.catalogue.efficiency import efficiency_for
+from trilemma.errors import UnsupportedError
+from trilemma.latency.formats import compute_format, expert_format
+from trilemma.latency.step import StepModel
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "precision", "tp"), [("h100_sxm", "fp8", 2), ("mi300x", "bf16", 1), ("b200_sxm", "fp8", 1)]
+)
+def test_a_70b_decodes_at_memory_speed_and_prefills_at_compute_speed(accelerator, precision, tp):
+    model = steps("meta-llama/Meta-Llama-3.1-70B", accelerator, precision=precision, tp=tp, budget=8192)
+    decode = model.terms(decodes=1, context_sum=1024, sampling=1)
+    prefill = model.terms(prefill_tokens=8192, pair_sum=8192 * 8193, sampling=1)
+    assert decode.bottleneck == "HBM bandwidth"
+    assert decode.binds["GEMMs"] == "HBM bandwidth"
+    assert prefill.bottleneck == "FLOPs"
+    assert prefill.binds["GEMMs"] == "FLOPs"
+    assert max(decode.seconds, key=decode.seconds.__getitem__) == "GEMMs"
+
+
+def test_a_small_model_on_many_gpus_waits_for_overhead():
+    model = steps("Qwen/Qwen3-0.6B", "b200_sxm", precision="fp8", tp=8)
+    assert model.terms(decodes=1, context_sum=100, sampling=1).bottleneck == "overhead"
+
+
+def test_collectives_over_the_network_wait_for_it():
+    """An L40S has no fast links: at TP 8 a prefill chunk's all-reduces are the longest term."""
+    model = steps("Qwen/Qwen3-32B", "l40s", precision="fp8", tp=8)
+    prefill = model.terms(prefill_tokens=2048, pair_sum=2048 * 2049, sampling=1)
+    assert prefill.binds["collectives"] == "link"
+    assert prefill.seconds["collectives"] > prefill.seconds["GEMMs"]
+
+
+def test_a_prefill_step_has_no_decode_attention_and_a_decode_step_no_prefill_attention():
+    model = steps("Qwen/Qwen3-8B", "h100_sxm")
+    assert "decode attention" not in model.terms(prefill_tokens=100, pair_sum=10_100, sampling=1).seconds
+    assert "output head" not in model.terms(prefill_tokens=100, pair_sum=10_100).seconds
+    assert "prefill attention" not in model.terms(decodes=1, context_sum=100, sampling=1).seconds
+
+
+def test_prefill_attention_doubles_with_the_pairs():
+    model = steps("Qwen/Qwen3-8B", "h100_sxm")
+    fixed, one, two = (
+        model.terms(prefill_tokens=100, pair_sum=pairs).seconds["prefill attention"] for pairs in (0, 10**9, 2 * 10**9)
+    )
+    assert two - one == pytest.approx(one - fixed)
+    assert one - fixed == pytest.approx(10**9 * model.pair_s)
+
+
+def test_pairs_price_the_flops_of_causal_attention():
+    """A prompt of L tokens has L (L + 1) / 2 (query, key) pairs; each costs 4 x head_dim FLOPs per head and layer."""
+    model = steps("meta-llama/Meta-Llama-3.1-70B", "h100_sxm", "vllm", "fp8", 4)
+    constants = model.efficiency
+    share = constants.kernels.prefill_attention.compute / (constants.engine.attention * constants.engine.prefill)
+    flops = 80 * (64 / 4) * 4 * 128  # layers x heads per GPU x 4 head_dim
+    expected_s = flops / (model.accelerator.flops["bf16"] * share)
+    assert 2 * model.pair_s == pytest.approx(expected_s, rel=1e-9)  # A counts every pair twice
+
+
+def test_context_prices_the_kv_bytes_a_decode_reads():
+    """Llama-3.1-70B: 327,680 B a token over TP 4, at the memory share decode attention reaches or above."""
+    model = steps("meta-llama/Meta-Llama-3.1-70B", "h100_sxm", "vllm", "fp8", 4)
+    read_s = 327_680 / 4 / (model.accelerator.hbm_bytes_per_s * model.efficiency.kernels.decode_attention.memory)
+    assert model.context_s >= read_s * model.efficiency.engine.attention
+    assert model.context_s < 3 * read_s
+
+
+def test_mla_reads_its_latent_whole_on_every_gpu():
+    """DeepSeek-V3: 61 layers x 576 elements at any TP, so that more GPUs read no less."""
+    at = [steps("deepseek-ai/DeepSeek-V3", "b200_sxm", "sglang", "fp8", tp) for tp in (4, 8)]
+    floor_s = 61 * 576 * 2 / at[0].accelerator.hbm_bytes_per_s
+    assert all(m.context_s > floor_s for m in at)
+    assert at[1].context_s > 0.5 * at[0].context_s
+
+
+@pytest.mark.parametrize("model", ["deepseek-ai/DeepSeek-V3.2", "zai-org/GLM-5", "deepseek-ai/DeepSeek-V4-Pro"])
+def test_sparse_attention_grows_slower_with_context_than_dense(model):
+    sparse = steps(model, "b200_sxm", precision="fp8", tp=8)
+    dense = steps("deepseek-ai/DeepSeek-V3", "b200_sxm", precision="fp8", tp=8)
+    assert 0 < sparse.context_s < dense.context_s
+    assert sparse.sequence_attention_s > 0
+
+
+def test_windows_and_states_cost_per_sequence_and_not_per_token():
+    window = steps("mistralai/Mistral-7B-v0.1", "h100_sxm")
+    assert window.context_s == 0
+    assert window.sequence_attention_s > 0
+    whole = steps("mistralai/Mistral-7B-v0.3", "h100_sxm")
+    assert whole.sequence_attention_s == 0
+    assert window.sequence_attention_s == pytest.approx(4096 * whole.context_s, rel=0.01)
+    assert steps("nvidia/Nemotron-H-56B-Base-8K", "h100_sxm").sequence_attention_s > 0
+
+
+def test_attention_dp_shares_experts_and_not_attention():
+    """Eight ranks of one token each touch the experts of eight tokens; the GEMMs of attention see one."""
+    ranks = steps("deepseek-ai/DeepSeek-V3", "h200_sxm", "sglang", "fp8", 1, 8, 8)
+    tensor = steps("deepseek-ai/DeepSeek-V3", "h200_sxm", "sglang", "fp8", 8, 1, 8)
+    eight = np.array([8.0])
+    assert ranks.experts(eight / 8).seconds == pytest.approx(tensor.experts(eight).seconds)
+    assert ranks.dense_gemms(eight / 8).seconds > tensor.dense_gemms(eight).seconds
+    assert ranks.pair_s == pytest.approx(8 * tensor.pair_s)
+
+
+def test_host_time_is_the_engine_s_own():
+    d = deployment("Qwen/Qwen3-8B", "h100_sxm")
+    constants = efficiency_for(d.accelerator, "vllm")
+    slower = replace(constants, engine=replace(constants.engine, step_s=constants.engine.step_s + 0.5))
+    one = {"decodes": 1, "context_sum": 10, "sampling": 1}
+    assert StepModel(d, slower).terms(**one).total_s == pytest.approx(model_of(d).terms(**one).total_s + 0.5)
+
+
+def test_pipeline_parallelism_is_refused():
+    with pytest.raises(UnsupportedError, match="pipeline"):
+        steps("Qwen/Qwen3-8B", "h100_sxm", pp=2)
+
+
+def test_a_precision_the_accelerator_cannot_run_is_refused_with_the_reason():
+    with pytest.raises(UnsupportedError, match="nvfp4 does not run on mi355x"):
+        steps("Qwen/Qwen3-8B", "mi355x", precision="nvfp4")
+
+
+@pytest.mark.parametrize(
+    ("precision", "accelerator", "gemms", "experts"),
+    [
+        ("bf16", "h100_sxm", "bf16", "bf16"),
+        ("fp8", "h100_sxm", "fp8", "fp8"),
+        ("fp8", "a100_sxm", "bf16", "bf16"),
+        ("int4", "h100_sxm", "bf16", "w4a16"),
+        ("nvfp4", "b200_sxm", "fp4", "fp4"),
+        ("mxfp4", "h100_sxm", "bf16", "w4a16"),
+    ],
+)
+def test_formats(precision, accelerator, gemms, experts):
+    rows = CATALOGUE.precision(precision), CATALOGUE.accelerator(accelerator)
+    assert compute_format(*rows) == gemms
+    assert expert_format(*rows) == experts
+
+
+@pytest.mark.parametrize(
+    "accelerator", ["h100_sxm", "a100_sxm", "b300_sxm", "rtx_pro_6000", "l40s", "mi300x", "mi355x"]
+)
+def test_every_shipped_model_gets_a_price_in_bf16_and_its_own_precision(accelerator):
+    row = CATALOGUE.accelerator(accelerator)
+    for name, architecture in CATALOGUE.models.items():
+        for precision in dict.fromkeys(("bf16", architecture.precision)):
+            try:
+                compute_format(CATALOGUE.precision(precision), row)
+            except UnsupportedError:
+                continue
+            table = steps(name, accelerator, precision=precision, tp=8).table()
+            one = table.step_ps(prefill_tokens=0, decodes=1, sampling=1, context_sum=1000, pair_sum=0) * 1e-12
+            full = table.step_ps(prefill_tokens=2048, decodes=0, sampling=1, context_sum=0, pair_sum=2048 * 2049)
+            assert 5e-4 < one < 0.2, name
+            assert one < full * 1e-12 < 30, name

@@ -1,0 +1,267 @@
+"""Laws every step time obeys: more work is never faster, better hardware never slower, and physics bounds both."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.latency.deployments import KINDS, deployment, model_of, steps, steps_of, table_of
+
+from trilemma.catalogue.precision import Role
+from trilemma.deployment.weights import active_params, matrices
+from trilemma.latency.operations import touched_experts
+
+law = settings(max_examples=150, deadline=None)
+kinds = st.sampled_from(sorted(KINDS))
+every_kind = pytest.mark.parametrize("kind", sorted(KINDS))
+BUDGET, SEATS = 2048, 64
+PS = 1e-12
+ROUNDING_S = 4e-12  # a table rounds three terms and one sum to picoseconds
+INTERPOLATION = 0.003  # of what grids of four points per doubling leave; the worst of 20,000 random steps was 0.0016
+
+
+@st.composite
+def shapes(draw):
+    """A step in the bounds of the tables: decodes, prefill tokens, and what both attend to."""
+    decodes = draw(st.integers(0, SEATS))
+    prefill = draw(st.integers(0 if decodes else 1, BUDGET - SEATS))
+    cached = draw(st.integers(0, 30_000))
+    return {
+        "prefill_tokens": prefill,
+        "decodes": decodes,
+        "context_sum": decodes * draw(st.integers(1, 30_000)),
+        "pair_sum": prefill * (2 * cached + prefill + 1),
+    }
+
+
+# The table and the terms ---------------------------------------------------------------------------------------
+
+
+@law
+@given(kinds, shapes())
+def test_the_table_is_the_sum_of_the_terms(kind, shape):
+    terms = steps_of(kind).terms(**shape, sampling=shape["decodes"])
+    table_s = table_of(kind).step_ps(**shape, sampling=shape["decodes"]) * PS
+    assert table_s == pytest.approx(terms.total_s, rel=INTERPOLATION, abs=ROUNDING_S)
+
+
+@every_kind
+@pytest.mark.parametrize("tokens", [1, 2, 3, 8, 15, 16])
+def test_the_table_is_exact_for_few_tokens(kind, tokens):
+    shape = {"decodes": tokens, "context_sum": 1000 * tokens, "sampling": tokens}
+    table_ps = table_of(kind).step_ps(prefill_tokens=0, pair_sum=0, **shape)
+    assert table_ps * PS == pytest.approx(steps_of(kind).terms(**shape).total_s, rel=1e-9, abs=ROUNDING_S)
+
+
+@law
+@given(kinds, shapes(), st.integers(1, 8))
+def test_finishing_prompts_cost_at_most_their_sampling_more(kind, shape, finishing):
+    """A prompt that ends samples a token; beside the output head its row of the table holds decode attention's cost."""
+    model, sampling = steps_of(kind), min(SEATS, shape["decodes"] + finishing)
+    terms_s = model.terms(**shape, sampling=sampling).total_s
+    table_s = table_of(kind).step_ps(**shape, sampling=sampling) * PS
+    most_s = terms_s + model.decode_attention_fixed_s + finishing * model.sequence_attention_s
+    assert terms_s * (1 - INTERPOLATION) - ROUNDING_S <= table_s <= most_s * (1 + INTERPOLATION) + ROUNDING_S
+
+
+# More work -----------------------------------------------------------------------------------------------------
+
+
+@every_kind
+def test_more_tokens_are_never_faster(kind):
+    table = table_of(kind)
+    assert (np.diff(table.token_ps) >= 0).all()
+    assert (np.diff(table.token_ps[1:] + table.prefill_ps[1:]) >= 0).all()
+    assert (np.diff(table.sequence_ps) >= 0).all()
+    assert table.prefill_ps[0] == 0
+    assert table.sequence_ps[0] == 0
+
+
+@law
+@given(kinds, shapes(), st.integers(0, 500), st.integers(0, 20), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_a_step_with_more_in_it_is_never_faster(kind, shape, prefill, decodes, context, pairs):
+    more = {
+        "prefill_tokens": min(shape["prefill_tokens"] + prefill, BUDGET - SEATS),
+        "decodes": min(shape["decodes"] + decodes, SEATS),
+        "context_sum": shape["context_sum"] + context,
+        "pair_sum": shape["pair_sum"] + pairs,
+    }
+    table = table_of(kind)
+    less_ps = table.step_ps(**shape, sampling=shape["decodes"])
+    assert less_ps <= table.step_ps(**more, sampling=more["decodes"])
+
+
+@every_kind
+def test_context_costs_where_a_layer_keeps_all_of_it(kind):
+    """A model of window, linear or state layers alone pays nothing for a longer context; every other one does."""
+    grows = kind != "window_alone"
+    model, table = steps_of(kind), table_of(kind)
+    assert (model.context_s > 0) == grows
+    assert (table.context_fp > 0) == grows
+    assert (table.pair_fp > 0) == grows
+    short = model.terms(decodes=8, context_sum=8 * 1000, sampling=8).total_s
+    long = model.terms(decodes=8, context_sum=8 * 100_000, sampling=8).total_s
+    assert (long > short) == grows
+    assert long >= short
+
+
+@every_kind
+def test_step_time_is_affine_in_the_context(kind):
+    """What the simulator's skipping rests on, in the terms and in the table (to its rounding)."""
+    at = [steps_of(kind).terms(decodes=4, context_sum=c, sampling=4).total_s for c in (4000, 8000, 12_000)]
+    assert at[2] - at[1] == pytest.approx(at[1] - at[0], rel=1e-6, abs=1e-15)
+
+
+# Better hardware -----------------------------------------------------------------------------------------------
+
+FASTER = {
+    "hbm_bytes_per_s": lambda a, x: replace(a, hbm_bytes_per_s=a.hbm_bytes_per_s * x),
+    "flops": lambda a, x: replace(a, flops={name: peak * x for name, peak in a.flops.items()}),
+    "link_bytes_per_s": lambda a, x: replace(a, link_bytes_per_s=a.link_bytes_per_s * x),
+    "network_bytes_per_s": lambda a, x: replace(a, network_bytes_per_s=a.network_bytes_per_s * x),
+}
+
+
+@law
+@given(kinds, shapes(), st.sampled_from(sorted(FASTER)), st.floats(1.01, 10))
+def test_faster_hardware_is_never_slower(kind, shape, what, factor):
+    base = steps_of(kind)
+    faster = model_of(replace(base.deployment, accelerator=FASTER[what](base.accelerator, factor)))
+    before = base.terms(**shape, sampling=shape["decodes"]).seconds
+    after = faster.terms(**shape, sampling=shape["decodes"]).seconds
+    assert before.keys() == after.keys()
+    for term, seconds in after.items():
+        assert seconds <= before[term] * (1 + 1e-12), term
+
+
+@every_kind
+def test_bandwidth_and_flops_do_speed_something_up(kind):
+    base = steps_of(kind)
+    shape = {"prefill_tokens": 1024, "pair_sum": 1024 * 1025, "decodes": 8, "context_sum": 80_000, "sampling": 8}
+    before_s = base.terms(**shape).total_s
+    for what in ("hbm_bytes_per_s", "flops"):
+        faster = model_of(replace(base.deployment, accelerator=FASTER[what](base.accelerator, 2.0)))
+        assert faster.terms(**shape).total_s < before_s
+
+
+@pytest.mark.parametrize(
+    ("model", "accelerator", "precision"),
+    [
+        ("meta-llama/Meta-Llama-3.1-70B", "h100_sxm", "fp8"),
+        ("meta-llama/Meta-Llama-3.1-405B", "b200_sxm", "bf16"),
+        ("Qwen/Qwen3-235B-A22B", "h200_sxm", "bf16"),
+        ("deepseek-ai/DeepSeek-V3", "b200_sxm", "fp8"),
+        ("google/gemma-3-27b-it", "l40s", "bf16"),
+        ("Qwen/Qwen3.5-122B-A10B", "mi300x", "bf16"),
+    ],
+)
+def test_more_tensor_parallelism_never_makes_compute_slower(model, accelerator, precision):
+    tokens = np.array([1.0, 7.0, 64.0, 512.0, 8192.0])
+    ways = [steps(model, accelerator, precision=precision, tp=tp) for tp in (1, 2, 4, 8)]
+    for fewer, more in zip(ways, ways[1:], strict=False):
+        for term in ("dense_gemms", "experts"):
+            assert (getattr(more, term)(tokens).seconds <= getattr(fewer, term)(tokens).seconds).all()
+        assert more.context_s <= fewer.context_s
+        assert more.pair_s <= fewer.pair_s
+    assert (ways[0].collectives(tokens).seconds == 0).all()
+    assert (np.diff([w.collectives(tokens[-1:]).seconds[0] for w in ways]) > 0).all()
+
+
+@pytest.mark.parametrize("accelerator", ["h100_sxm", "h200_sxm", "b200_sxm", "l40s", "mi300x"])
+def test_fp8_decode_gemms_beat_bf16_where_memory_binds(accelerator):
+    """Half the bytes: between half the time and all of it for batches far below the ridge of the roofline."""
+    tokens = np.array([1.0, 4.0, 16.0])
+    fp8, bf16 = (
+        steps("meta-llama/Meta-Llama-3.1-70B", accelerator, precision=name).dense_gemms(tokens).seconds
+        for name in ("fp8", "bf16")
+    )
+    assert (fp8 < 0.75 * bf16).all()
+    assert (fp8 > 0.4 * bf16).all()
+
+
+@pytest.mark.parametrize("kind", ["dense", "moe", "mla", "window", "linear"])
+def test_an_fp8_cache_is_read_faster(kind):
+    base = steps_of(kind)
+    fp8 = model_of(replace(base.deployment, kv_bytes_per_element=1.0))
+    assert 0.5 * base.context_s * (1 - 1e-9) <= fp8.context_s < base.context_s
+
+
+def test_speculative_layers_add_to_a_step():
+    name = ("deepseek-ai/DeepSeek-V3", "b200_sxm", "sglang", "fp8", 8)
+    one = {"decodes": 4, "context_sum": 4000, "sampling": 4}
+    plain_s, speculative_s = (steps(*name, mtp=mtp).terms(**one).total_s for mtp in (False, True))
+    assert plain_s < speculative_s < 1.2 * plain_s
+
+
+# Physics -------------------------------------------------------------------------------------------------------
+
+
+def roofline_floor_s(kind: str, tokens: float) -> tuple[float, float]:
+    """(reading every weight a step touches once, multiplying by all a token uses) at data-sheet peaks over all GPUs."""
+    d = steps_of(kind).deployment
+    everyone = tokens * d.parallelism.data
+    read_bytes = 0.0
+    for m in matrices(d.model):
+        if m.is_gemm and m.role not in {Role.HEAD, Role.VISION}:
+            touched = touched_experts(np.array([everyone]), m.copies, m.used)[0] if m.role is Role.EXPERT else m.copies
+            read_bytes += m.rows * m.cols * m.layers * touched * d.precision.bytes_per_weight(m.role)
+    # The part of the routed experts is even over GPUs; attention-DP ranks and replicated matrices only add to it.
+    flops = 2 * everyone * (active_params(d.model, count_embedding=False) - d.model.hidden * d.model.vocab)
+    peak = max(d.accelerator.flops.values())
+    gpus = d.parallelism.gpus
+    return read_bytes / (d.accelerator.hbm_bytes_per_s * gpus), flops / (peak * gpus)
+
+
+@every_kind
+@pytest.mark.parametrize("tokens", [1, 64, 2048])
+def test_no_step_beats_the_data_sheet(kind, tokens):
+    model = steps_of(kind)
+    one = np.array([float(tokens)])
+    predicted_s = float((model.dense_gemms(one) + model.experts(one)).seconds[0])
+    read_s, multiply_s = roofline_floor_s(kind, tokens)
+    assert predicted_s > max(read_s, multiply_s)
+    assert predicted_s < 30 * (read_s + multiply_s) + 0.1
+
+
+@law
+@given(st.integers(1, 512), st.integers(1, 512), st.lists(st.integers(1, 10**6), min_size=2, max_size=20))
+def test_touched_experts_lie_between_those_of_one_token_and_all(experts, per_token, tokens):
+    per_token = min(per_token, experts)
+    touched = touched_experts(np.sort(np.array(tokens, dtype=float)), experts, per_token)
+    assert (touched >= per_token * (1 - 1e-9)).all()
+    assert (touched <= experts).all()
+    assert (np.diff(touched) >= -1e-9).all()
+    assert touched_experts(np.array([1.0]), experts, per_token)[0] == pytest.approx(per_token)
+    assert touched_experts(np.array([0.0]), experts, per_token)[0] == 0
+
+
+def test_touched_experts_match_drawing_them():
+    """Even routing draws `used` distinct experts per token: the formula against a simulation of it."""
+    rng = np.random.default_rng(3)
+    for experts, used, tokens in ((128, 8, 16), (256, 8, 64), (8, 2, 3)):
+        drawn = [
+            np.unique(np.concatenate([rng.choice(experts, used, replace=False) for _ in range(tokens)])).size
+            for _ in range(300)
+        ]
+        expected = touched_experts(np.array([float(tokens)]), experts, used)[0]
+        assert abs(np.mean(drawn) - expected) < 4 * np.std(drawn) / np.sqrt(300) + 1e-9
+
+
+@every_kind
+def test_named_terms_are_positive_and_each_says_what_binds_it(kind):
+    terms = steps_of(kind).terms(prefill_tokens=512, pair_sum=512 * 513, decodes=8, context_sum=8 * 2000, sampling=9)
+    assert terms.total_s == pytest.approx(sum(terms.seconds.values()))
+    assert terms.seconds.keys() == terms.binds.keys()
+    assert min(terms.seconds.values()) > 0
+    assert set(terms.binds.values()) <= {"HBM bandwidth", "FLOPs", "link", "overhead"}
+    d = steps_of(kind).deployment
+    assert ("experts" in terms.seconds) == d.model.is_moe
+    assert ("collectives" in terms.seconds) == (d.parallelism.gpus > 1)
+
+
+def test_a_row_of_the_table_is_never_shorter_than_the_scheduler_needs():
+    table = steps("Qwen/Qwen3-8B", "h100_sxm", budget=8192, seqs=1024).table()
+    assert table.token_ps.size == table.prefill_ps.size == 8193
+    assert table.sequence_ps.size == 1025
+    assert deployment("Qwen/Qwen3-8B", "h100_sxm").knobs.max_num_batched_tokens == BUDGET
