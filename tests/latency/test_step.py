@@ -7,6 +7,8 @@ import pytest
 
 from tests.latency.deployments import CATALOGUE, deployment, model_of, steps
 from trilemma.catalogue.efficiency import efficiency_for
+from trilemma.catalogue.precision import Role
+from trilemma.deployment.weights import matrices
 from trilemma.errors import UnsupportedError
 from trilemma.latency.formats import compute_format, expert_format
 from trilemma.latency.step import StepModel
@@ -78,7 +80,48 @@ def test_mla_reads_its_latent_whole_on_every_gpu():
     at = [steps("deepseek-ai/DeepSeek-V3", "b200_sxm", "sglang", "fp8", tp) for tp in (4, 8)]
     floor_s = 61 * 576 * 2 / at[0].accelerator.hbm_bytes_per_s
     assert all(m.context_s > floor_s for m in at)
-    assert at[1].context_s > 0.5 * at[0].context_s
+    assert 0.5 * at[0].context_s < at[1].context_s < at[0].context_s  # the heads that use it are split
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 4096])
+def test_gemms_price_the_weights_and_flops_that_memory_counts(tokens):
+    """Llama-3.1-8B on one GPU: 2 FLOPs a token and every byte once, of all weights but embedding and head."""
+    model = steps("meta-llama/Meta-Llama-3.1-8B", "h100_sxm", precision="bf16")
+    row, h100 = model.efficiency.kernels.gemm["bf16"], model.accelerator
+    cost = model.dense_gemms(np.array([float(tokens)]))
+    weights = sum(m.params for m in matrices(model.deployment.model) if m.is_gemm and m.role is not Role.HEAD)
+    assert weights == pytest.approx(8.03e9 - 2 * 128_256 * 4096, rel=0.001)
+    scale = model.efficiency.engine.gemm
+    assert cost.compute_s[0] == pytest.approx(scale * 2 * tokens * weights / (h100.flops["bf16"] * row.compute))
+    # Activations: qkv 4096 + 6144, o 4096 + 4096, gate and up 4096 + 28672, down 14336 + 4096, of 2 bytes, 32 layers.
+    moved = 2 * weights + tokens * 32 * 2 * (10_240 + 8192 + 32_768 + 18_432)
+    assert cost.memory_s[0] == pytest.approx(scale * moved / (h100.hbm_bytes_per_s * row.memory))
+
+
+def test_experts_price_the_touched_weights_and_the_flops_of_the_chosen_ones():
+    """Mixtral 8x22B: 56 layers x 8 experts of 3 x 6144 x 16384, two a token; 64 tokens touch all eight."""
+    model = steps("mistralai/Mixtral-8x22B-v0.1", "h100_sxm", precision="bf16", tp=8)
+    row, h100 = model.efficiency.kernels.expert["bf16"], model.accelerator
+    expert = 3 * 6144 * 16384
+    one, many = (model.experts(np.array([n])) for n in (1.0, 64.0))
+    scale = model.efficiency.engine.expert / 8  # GPUs
+    assert one.compute_s[0] == pytest.approx(scale * 56 * 2 * 2 * expert / (h100.flops["bf16"] * row.compute))
+    assert many.compute_s[0] == pytest.approx(64 * one.compute_s[0])
+    read_s = scale * 56 * 2 * expert / (h100.hbm_bytes_per_s * row.memory)
+    assert one.memory_s[0] == pytest.approx(2 * read_s, rel=0.001)
+    assert many.memory_s[0] == pytest.approx(8 * read_s, rel=0.02)
+
+
+def test_the_head_reads_the_vocabulary_in_bf16_for_the_sequences_that_sample():
+    """Llama-3.1-70B in FP8 keeps its head in BF16: 128,256 x 8,192 x 2 B over TP 4."""
+    model = steps("meta-llama/Meta-Llama-3.1-70B", "h100_sxm", "vllm", "fp8", 4)
+    row = model.efficiency.kernels.gemm["bf16"]
+    cost = model.head(np.array([1.0]))
+    read_s = 128_256 * 8192 * 2 / 4 / (model.accelerator.hbm_bytes_per_s * row.memory)
+    assert cost.memory_s[0] == pytest.approx(read_s, rel=0.001)
+    assert model.head(np.array([9.0])).fixed_s[0] - cost.fixed_s[0] == pytest.approx(
+        8 * model.efficiency.engine.sequence_s
+    )
 
 
 @pytest.mark.parametrize("model", ["deepseek-ai/DeepSeek-V3.2", "zai-org/GLM-5", "deepseek-ai/DeepSeek-V4-Pro"])

@@ -160,7 +160,7 @@ def _bound_text(bound_s: float) -> str:
     ('500 ms', '6 h', '33.333 ms')
     """
     shown = show_time(bound_s)
-    if math.isclose(parse_time_s(shown, where=""), bound_s, rel_tol=1e-9):
+    if "e" not in shown and math.isclose(parse_time_s(shown, where=""), bound_s, rel_tol=1e-9):
         return shown
     unit, scale = next(((u, x) for u, x in (("s", 1.0), ("ms", 1e-3)) if bound_s >= x), ("us", 1e-6))
     return f"{bound_s / scale:.10g} {unit}"
