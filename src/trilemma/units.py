@@ -30,7 +30,9 @@ RATE_PER_S: Final[Mapping[str, float]] = {
     "req/h": 1 / 3600, "requests/h": 1 / 3600,
 }  # fmt: skip
 
-_NUMBER_UNIT = re.compile(r"^\s*([-+]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s].*?)?\s*$")
+# A comma only groups thousands: "1,500 ms" is 1500 ms, "1,5 s" is refused rather than read as 15 s.
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)"
+_NUMBER_UNIT = re.compile(rf"^\s*([-+]?(?:{_DIGITS}\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s,.].*?)?\s*$")
 
 
 def parse(text: object, table: Mapping[str, float], *, where: str, what: str, example: str) -> float:
@@ -114,7 +116,7 @@ def show_time(seconds: float | None) -> str:
     if math.isinf(seconds):
         return "inf"
     for unit, scale in (("h", 3600.0), ("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if abs(seconds) >= scale:
+        if abs(seconds) >= 0.9995 * scale:  # what would round to 1,000 of the smaller unit
             return f"{seconds / scale:.3g} {unit}" if seconds / scale < 1000 else f"{seconds / scale:,.0f} {unit}"
     return f"{seconds * 1e9:.3g} ns" if seconds else "0 s"
 

@@ -8,6 +8,7 @@ from trilemma.latency.table import FRACTION_BITS, StepTable
 GOOD = {
     "token_ps": np.array([0, 100, 200, 300]),
     "prefill_ps": np.array([0, 7, 8, 9]),
+    "decode_ps": np.array([0, 0, 0]),
     "sequence_ps": np.array([0, 40, 50]),
     "context_fp": 3 << FRACTION_BITS,
     "pair_fp": 5 << FRACTION_BITS,
@@ -39,6 +40,8 @@ def test_fractions_of_a_picosecond_are_cut_once_over_the_whole_sum():
         {"prefill_ps": np.array([0, 7])},
         {"sequence_ps": np.array([0, -40, 50])},
         {"sequence_ps": np.array([0])},
+        {"decode_ps": np.array([0, -1, 0])},
+        {"decode_ps": np.array([0, 1])},
         {"context_fp": -1},
         {"pair_fp": -1},
     ],

@@ -91,6 +91,7 @@ def test_every_token_is_computed_once_and_again_after_an_eviction(case):
     counting = StepTable(
         token_ps=np.arange(tokens + 1),
         prefill_ps=np.zeros(tokens + 1, np.int64),
+        decode_ps=np.zeros(case.limits.max_num_seqs + 1, np.int64),
         sequence_ps=np.zeros(case.limits.max_num_seqs + 1, np.int64),
         context_fp=0,
         pair_fp=0,
@@ -193,6 +194,7 @@ def test_scaling_arrivals_and_costs_scales_every_time(case, q):
     slower = StepTable(
         token_ps=q * table.token_ps,
         prefill_ps=q * table.prefill_ps,
+        decode_ps=q * table.decode_ps,
         sequence_ps=q * table.sequence_ps,
         context_fp=q * table.context_fp,
         pair_fp=q * table.pair_fp,

@@ -31,6 +31,7 @@ def table_of(rng: np.random.Generator, tokens: int, seqs: int) -> StepTable:
     return StepTable(
         token_ps=np.sort(rng.integers(1, 10**9, tokens + 1)),
         prefill_ps=prefill_ps,
+        decode_ps=np.sort(rng.integers(0, 10**8, seqs + 1)),
         sequence_ps=np.sort(rng.integers(0, 10**8, seqs + 1)),
         context_fp=int(rng.integers(0, 10**7)),
         pair_fp=int(rng.integers(0, 10**6)),
@@ -42,6 +43,7 @@ def constant_table(step_ps: int, tokens: int, seqs: int) -> StepTable:
     return StepTable(
         token_ps=np.full(tokens + 1, step_ps, np.int64),
         prefill_ps=np.zeros(tokens + 1, np.int64),
+        decode_ps=np.zeros(seqs + 1, np.int64),
         sequence_ps=np.zeros(seqs + 1, np.int64),
         context_fp=0,
         pair_fp=0,
@@ -126,6 +128,7 @@ def whole(table: StepTable) -> StepTable:
     return StepTable(
         token_ps=table.token_ps,
         prefill_ps=table.prefill_ps,
+        decode_ps=table.decode_ps,
         sequence_ps=table.sequence_ps,
         context_fp=table.context_fp >> FRACTION_BITS << FRACTION_BITS,
         pair_fp=table.pair_fp >> FRACTION_BITS << FRACTION_BITS,

@@ -18,6 +18,7 @@ def compile_simulator() -> float:
     table = StepTable(
         token_ps=np.arange(1, 10, dtype=np.int64),
         prefill_ps=np.zeros(9, np.int64),
+        decode_ps=np.zeros(5, np.int64),
         sequence_ps=np.zeros(5, np.int64),
         context_fp=1,
         pair_fp=1,

@@ -326,14 +326,15 @@ class StepModel:
         extra = (self.efficiency.engine.prefill - 1) * self._prefill_scaled(grid) + self.prefill_attention(grid).seconds
         by_sequence_grid = _grid(knobs.max_num_seqs)
         sequences = np.arange(knobs.max_num_seqs + 1, dtype=np.float64)
-        sampling = self.head(by_sequence_grid).seconds + by_sequence_grid * self.sequence_attention_s
-        decode_fixed = self.decode_attention_fixed_s
+        sampling = self.head(by_sequence_grid).seconds
+        decode_s = np.where(sequences > 0, self.decode_attention_fixed_s + sequences * self.sequence_attention_s, 0.0)
         token_s = np.interp(every, grid, terms)
         prefill_s = np.where(every > 0, np.interp(every, grid, extra), 0.0)
-        sequence_s = np.where(sequences > 0, np.interp(sequences, by_sequence_grid, sampling) + decode_fixed, 0.0)
+        sequence_s = np.where(sequences > 0, np.interp(sequences, by_sequence_grid, sampling), 0.0)
         return StepTable(
             token_ps=np.maximum(1, np.rint(token_s * PS_PER_S)).astype(np.int64),
             prefill_ps=np.rint(np.maximum(prefill_s, 0) * PS_PER_S).astype(np.int64),
+            decode_ps=np.rint(decode_s * PS_PER_S).astype(np.int64),
             sequence_ps=np.rint(sequence_s * PS_PER_S).astype(np.int64),
             context_fp=round(self.context_s * PS_PER_S * 2**FRACTION_BITS),
             pair_fp=round(self.pair_s * PS_PER_S * 2**FRACTION_BITS),

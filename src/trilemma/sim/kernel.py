@@ -82,6 +82,7 @@ def run(
     blocks,
     token_ps,
     prefill_ps,
+    decode_ps,
     sequence_ps,
     context_fp,
     pair_fp,
@@ -281,12 +282,13 @@ def run(
         duration = (
             token_ps[prefill + decodes]
             + prefill_ps[prefill]
+            + decode_ps[decodes]
             + sequence_ps[decodes + finishing]
             + ((context_fp * context_sum + pair_fp * pairs) >> FRACTION_BITS)
         )
         decode_only = np.int64(0)
         if decodes > 0:
-            decode_only = min(duration, token_ps[decodes] + sequence_ps[decodes] + variable)
+            decode_only = min(duration, token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes] + variable)
             histogram[_bin(duration)] += decodes
         totals[STEPS] += 1
         totals[DECODE_PS] += decode_only

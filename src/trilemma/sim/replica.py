@@ -129,6 +129,7 @@ def simulate(requests: Requests, table: StepTable, limits: EngineLimits, *, repl
             limits.kv_blocks,
             table.token_ps,
             table.prefill_ps,
+            table.decode_ps,
             table.sequence_ps,
             table.context_fp,
             table.pair_fp,
