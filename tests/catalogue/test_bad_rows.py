@@ -151,8 +151,8 @@ CASES = {
         r"economics\.pue: expected a ratio of at least 1",
     ),
     "economics: no life": (
-        "[economics]\nowned_life_years = " + FIGURE.format(0, "guess", "2026", "r"),
-        r"owned_life_years\.value: expected a number above 0",
+        "[economics]\nmodel_life_months = " + FIGURE.format(0, "guess", "2026", "r"),
+        r"model_life_months\.value: expected a number above 0",
     ),
     "api: missing output": (
         '[[api_prices]]\nmodel = "x"\ninput = 1\nsource = "vendor"\nas_of = "2026"\nreference = "r"',

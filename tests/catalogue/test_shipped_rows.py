@@ -237,7 +237,7 @@ def test_every_models_native_precision_is_in_the_catalogue():
 
 def test_economics_are_the_documented_defaults():
     rates = CATALOGUE.economics
-    assert (rates.horizon_months, rates.discount_rate, rates.owned_life_years) == (36, 0.09, 4)
+    assert (rates.horizon_months, rates.discount_rate, rates.residual_share) == (36, 0.09, 0.25)
     assert (rates.residual_share, rates.capex_uplift, rates.pue) == (0.25, 0.25, 1.35)
     assert (rates.electricity_usd_per_kwh, rates.engineer_usd_per_year, rates.upkeep_fte) == (0.087, 300_000, 0.2)
     assert (rates.model_life_months, rates.figures["model_life_months"].low) == (9, 6)

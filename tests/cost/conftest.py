@@ -37,7 +37,7 @@ def fleet():
         tuning_weeks=figure(2, Source.GUESS), tuning_weeks_multi_node=figure(10, Source.GUESS), reference="test",
     )  # fmt: skip
     economics = Economics(
-        horizon_months=36, discount_rate=0.09, owned_life_years=4, residual_share=0.25, capex_uplift=0.25, pue=1.35,
+        horizon_months=36, discount_rate=0.09, residual_share=0.25, capex_uplift=0.25, pue=1.35,
         electricity_usd_per_kwh=0.087, colocation_usd_per_kw_month=184, maintenance_share_per_year=0.05,
         insurance_share_per_year=0.01, operations_fte_per_node=0.02, engineer_usd_per_year=300_000, upkeep_fte=0.2,
         model_life_months=9, benchmark_gpu_hours=200,

@@ -49,7 +49,7 @@ def test_every_formula_gives_its_amount(fleet, kind, usd, rate):
 
 def test_lines_of_an_owned_node_by_hand(fleet):
     lines = {line.name: line.usd_per_h for line in priced_as(fleet, OfferKind.OWNED, 285_000.0).lines}
-    assert lines["hardware"] == pytest.approx((356_250 - 71_250 * 1.09**-4) * 0.09 / (1 - 1.09**-4) / 8760)
+    assert lines["hardware"] == pytest.approx((356_250 - 71_250 * 1.09**-3) * 0.09 / (1 - 1.09**-3) / 8760)
     assert lines["colocation"] == pytest.approx(10.2 * 184 / 730)
     assert lines["maintenance"] == pytest.approx(356_250 * 0.05 / 8760)
     assert lines["insurance"] == pytest.approx(356_250 * 0.01 / 8760)
@@ -193,7 +193,7 @@ def test_benchmark_hours_cost_energy_rent_or_nothing(fleet):
 @pytest.mark.parametrize(
     ("kind", "usd", "more", "note"),
     [
-        (OfferKind.OWNED, 285_000.0, {}, "the hardware's life is 48 months"),
+        (OfferKind.OWNED, 285_000.0, {}, "network and storage included"),
         (OfferKind.RESERVED, 2.72, {"term_months": 60}, "$381,235 falls after it"),
         (OfferKind.RESERVED, 2.72, {"term_months": 12}, "the reserved term is 12 of 36 months: renewed"),
         (OfferKind.SPOT, 2.27, {}, "spot interruptions are unknown"),
@@ -282,7 +282,7 @@ def test_a_reservation_without_a_term_is_refused(fleet):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("horizon_months", 0), ("owned_life_years", 0), ("model_life_months", 0), ("discount_rate", -0.1),
+        ("horizon_months", 0), ("model_life_months", 0), ("discount_rate", -0.1),
         ("residual_share", 1.2), ("pue", 0.9), ("engineer_usd_per_year", float("nan")),
     ],
 )  # fmt: skip

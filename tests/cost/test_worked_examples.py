@@ -35,7 +35,7 @@ ENGINE = Engine(
     tuning_weeks=figure(2, Source.GUESS), tuning_weeks_multi_node=figure(10, Source.GUESS), reference="none",
 )  # fmt: skip
 FREE = Economics(
-    horizon_months=36, discount_rate=0.09, owned_life_years=4, residual_share=0.25, capex_uplift=0.25, pue=1.35,
+    horizon_months=48, discount_rate=0.09, residual_share=0.25, capex_uplift=0.25, pue=1.35,
     electricity_usd_per_kwh=0.087, colocation_usd_per_kw_month=0, maintenance_share_per_year=0,
     insurance_share_per_year=0, operations_fte_per_node=0, engineer_usd_per_year=300_000, upkeep_fte=0,
     model_life_months=9, benchmark_gpu_hours=0,

@@ -82,7 +82,7 @@ def case(seed):
             upfront_share=float(rng.choice([0, 0.25, 1])),
         ),
         "economics": Economics(
-            horizon_months=36, owned_life_years=float(rng.uniform(1, 8)), model_life_months=float(rng.uniform(3, 36)),
+            horizon_months=float(rng.uniform(12, 96)), model_life_months=float(rng.uniform(3, 36)),
             pue=float(rng.uniform(1, 2)), **amounts,
         ),
         "engine": engine(float(rng.uniform(0, 10))),

@@ -5,8 +5,21 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from tests.planner.questions import (
+    BATCH,
+    CLOSED,
+    DAY,
+    MEAN,
+    SMALL,
+    STREAMS,
+    WORKLOADS,
+    answer,
+    by_shape,
+    cost,
+    question,
+    together,
+)
 
-from tests.planner.questions import BATCH, CLOSED, DAY, SMALL, STREAMS, WORKLOADS, answer, by_shape, cost, question
 from trilemma import api
 from trilemma.catalogue.offer import OfferKind
 from trilemma.cost.fleet import CHARGES_ALL_DAY
@@ -53,15 +66,14 @@ def test_the_chosen_plan_is_the_cheapest_that_keeps_every_limit(changes):
 
 @every_workload
 def test_the_whole_workload_was_served(changes):
-    n = len(question(changes).workload.requests)
+    requests = question(changes).workload.requests
+    n, tokens = len(requests), int(requests.prompt_tokens.sum() + requests.output_tokens.sum())
     for p in answer(changes).plans:
         assert (p.trial.summary.requests, p.trial.summary.finished) == (n, n)
         activity = p.trial.fleet.activity
         assert activity.requests == n
         assert 0 <= activity.requests_in_limits <= n
-        tokens = question(changes).workload.requests
-        work = int(tokens.prompt_tokens.sum() + tokens.output_tokens.sum())
-        assert activity.useful_tokens + activity.late_tokens == work
+        assert activity.useful_tokens + activity.late_tokens == tokens
 
 
 @pytest.mark.parametrize(
@@ -88,8 +100,8 @@ def test_every_candidate_is_a_plan_or_has_a_reason(changes):
 
 @pytest.fixture(params=[*WORKLOADS.values(), DAY | {"sizing.spare_replicas": 0}], ids=[*WORKLOADS, "day, no spare"])
 def whole(request):
-    """A question and its whole space, nothing cut off."""
-    asked = question(request.param)
+    """A question and its whole space, nothing cut off; cheap and dear ways to do the same in it."""
+    asked = question(request.param, {"space.tensor_parallel": [1, 8], "space.accelerators": ["h200_sxm", "l40s"]})
     return asked, look(asked, cut=float("inf"))
 
 
@@ -138,28 +150,32 @@ def test_the_frontier_holds_what_no_plan_beats(changes):
     asked = answer(changes)
 
     def point(p):
-        return np.array(
-            [
-                -p.trial.output_tokens_per_s_per_gpu,
-                p.trial.summary.values["ttft_p99_s"],
-                p.bill.usd_per_mtok_output,
-            ]
+        exact = (
+            -p.trial.output_tokens_per_s_per_gpu,
+            p.trial.summary.values["ttft_p99_s"],
+            p.bill.usd_per_mtok_output,
         )
+        return np.array([float(f"{x:.3g}") for x in exact])  # nobody prefers by a fourth digit
 
     def beats(a, b):
         return bool((point(a) <= point(b)).all() and (point(a) < point(b)).any())
 
     assert asked.frontier
     for kept in asked.frontier:
-        assert not any(beats(p, kept) for p in asked.plans)
+        assert kept is asked.chosen or not any(beats(p, kept) for p in asked.plans)
+    assert asked.chosen in asked.frontier
     for p in asked.plans:
         assert any((point(kept) <= point(p)).all() for kept in asked.frontier)
-    cheapest = min(p.bill.usd_per_mtok_output for p in asked.plans)
-    assert cheapest == min(p.bill.usd_per_mtok_output for p in asked.frontier)
-    assert min(p.usd_per_h for p in asked.frontier) < asked.chosen.usd_per_h + CENT
+    assert min(point(p)[2] for p in asked.plans) == min(point(p)[2] for p in asked.frontier)
+    if not question(changes).workload.clients:  # whose load, and so the price of a token, depends on who serves them
+        assert min(p.usd_per_h for p in asked.frontier) < asked.chosen.usd_per_h + CENT
 
 
-BOUNDS = {"ttft p99 <= {} ms": (2000, 1000, 500, 250, 100), "itl p99 <= {} ms": (80, 40, 25, 15), "e2e p95 <= {} s": (40, 20, 10, 5)}
+BOUNDS = {
+    "ttft p99 <= {} ms": (2000, 1000, 500, 250, 100),
+    "itl p99 <= {} ms": (80, 40, 25, 15),
+    "e2e p95 <= {} s": (40, 20, 10, 5),
+}
 
 
 @pytest.mark.parametrize("limit", BOUNDS, ids=lambda text: text.split(" <=")[0])
@@ -172,22 +188,22 @@ def test_a_tighter_limit_never_costs_less(changes, limit):
 
 @every_workload
 def test_a_further_limit_never_costs_less(changes):
-    more = {"limits": [*answer(changes).chosen.trial.deployment and question(changes).limits]}
-    texts = [limit.text for limit in more["limits"]]
-    further = "tpot p90 <= 25 ms" if Metric.DEADLINE not in {x.metric for x in more["limits"]} else "e2e p50 <= 15 s"
-    assert cost(changes, {"limits": [*texts, further]}) >= cost(changes) - CENT
+    texts = [limit.text for limit in question(changes).limits]
+    for further in ("tpot p90 <= 25 ms", "e2e p50 <= 15 s", "goodput >= 99%"):
+        assert cost(changes, {"limits": [*texts, further]}) >= cost(changes) - CENT
 
 
 @every_workload
 def test_more_certainty_never_costs_less(changes):
     costs = [cost(changes, {"confidence": c}) for c in (0.5, 0.8, 0.95, 0.99)]
-    assert costs == sorted(costs)
+    assert all(surer >= bolder - CENT for bolder, surer in zip(costs, costs[1:], strict=False))
     medians = answer(changes, {"confidence": 0.5}).chosen.trial.margins
     assert set(medians.values()) == {1.0}
 
 
 @every_workload
 def test_a_larger_space_never_costs_more(changes):
+    changes = together(changes, {"space.max_num_batched_tokens": [512, 2048]})
     whole_space = cost(changes)
     for key, values in (
         ("space.accelerators", (["h100_sxm"], ["l40s"])),
@@ -209,28 +225,30 @@ def test_max_gpus_is_kept_and_never_saves(changes):
         bounded = answer(changes, {"space.max_gpus": most})
         assert all(p.trial.deployment.gpus <= most for p in bounded.plans)
         assert bounded.chosen.usd_per_h >= free.chosen.usd_per_h - CENT
-    below = answer(changes, {"space.max_gpus": least - 1}) if least > 1 else None
-    assert below is None or below.chosen is None
+    if least > 1 and not question(changes).workload.batch:  # jobs take what the nodes they need hold anyway
+        assert answer(changes, {"space.max_gpus": least - 1}).chosen is None
 
 
 @every_stream
 @pytest.mark.parametrize("key", ["sizing.headroom", "sizing.spare_replicas"])
 def test_more_reserve_means_no_fewer_replicas_and_no_less_money(changes, key):
-    answers = [answer(changes, {key: value}) for value in ((0.0, 0.25, 0.6) if key.endswith("headroom") else (0, 1, 3))]
+    values = (0.0, 0.25, 0.6) if key.endswith("headroom") else (0, 1, 3)
+    answers = [answer(changes, {key: value}) for value in values]
     for less, more in zip(answers, answers[1:], strict=False):
         assert less.chosen.usd_per_h <= more.chosen.usd_per_h + CENT
         small, large = by_shape(less.plans), by_shape(more.plans)
         assert set(large) <= set(small)
         for shape, group in large.items():
             assert group[0].trial.deployment.replicas >= small[shape][0].trial.deployment.replicas
-    assert answers[-1].chosen.usd_per_h > answers[0].chosen.usd_per_h or key.endswith("headroom")
+    assert answers[-1].chosen.usd_per_h > answers[0].chosen.usd_per_h
 
 
 @pytest.mark.parametrize("key", ["sizing.headroom", "sizing.spare_replicas"])
 @pytest.mark.parametrize("changes", [BATCH, CLOSED], ids=["batch", "closed loop"])
 def test_more_reserve_for_jobs_and_clients_never_saves_where_the_day_is_paid(changes, key):
     owned = {"space.offers": ["owned"]}
-    costs = [cost(changes, owned, {key: value}) for value in ((0.0, 0.3, 0.9) if key.endswith("headroom") else (0, 1, 9))]
+    values = (0.0, 0.3, 0.9) if key.endswith("headroom") else (0, 1, 9)
+    costs = [cost(changes, owned, {key: value}) for value in values]
     assert costs == sorted(costs)
     assert costs[-1] > costs[0]
 
@@ -250,7 +268,7 @@ def test_rented_replicas_follow_the_day_and_owned_ones_do_not():
         assert (fleet.schedule.held_replicas == replicas).all()
         assert (fleet.schedule.asked_replicas == fleet.scaled_schedule.held_replicas).all()
         assert fleet.scaled_schedule.held_replicas.max() == replicas
-        assert fleet.scaled_schedule.held_replicas[0] == 1 + asked.sizing.spare_replicas - 1 or shape[0] > 0
+        assert fleet.scaled_schedule.held_replicas.min() < replicas
         order = np.argsort(shape)
         assert (np.diff(fleet.scaled_schedule.held_replicas[order]) >= 0).all()
         held = p.bill.held_gpus / p.trial.deployment.parallelism.gpus
@@ -262,10 +280,14 @@ def test_rented_replicas_follow_the_day_and_owned_ones_do_not():
 
 
 def test_a_trace_of_the_mean_hour_is_sized_for_the_peak():
-    peak, mean = (question(DAY, {"workload.profile.trace_is": kind}).workload for kind in ("peak", "mean"))
+    peak, mean = (question(day).workload for day in (DAY, MEAN))
     assert peak.sizing_rps == pytest.approx(peak.requests.rate_per_s)
     assert mean.sizing_rps == pytest.approx(mean.requests.rate_per_s * mean.profile.peak_over_mean)
-    assert cost(DAY, {"workload.profile.trace_is": "mean"}) > cost(DAY)
+    at_peak, at_mean = by_shape(answer(DAY).plans), by_shape(answer(MEAN).plans)
+    assert set(at_mean) == set(at_peak)
+    for shape, group in at_mean.items():
+        assert group[0].trial.deployment.replicas > at_peak[shape][0].trial.deployment.replicas
+    assert cost(MEAN) >= cost(DAY)
     assert cost({}) >= cost(DAY)  # the same peak, without a night
 
 

@@ -152,7 +152,7 @@ def test_a_catalogue_name_with_a_slash_is_no_path(read):
         (HEAD + f"  profile: {{multipliers: {[1] * 24}, trace_is: top}}\n", "chat.yaml:5: workload.profile.trace_is: "
          "expected 'peak' or 'mean', found 'top'"),
         (HEAD + "  format: azur\n", "chat.yaml:5: workload.format: expected auto, azure, "),
-        (HEAD + "  rate_scale: 0\n", "chat.yaml:5: workload.rate_scale: expected a number above 0, found 0"),
+        (HEAD + "  rate_scale: 0\n", "chat.yaml:5: workload.rate_scale: expected a number of at least 1e-06, found 0"),
         (HEAD.replace("azure_2023_conv", "azure_2023_con"), "chat.yaml:4: workload.trace: expected a trace file or a "
          "shipped name (azure_2023_conv), found no such file (nearest: azure_2023_conv; "),
         (HEAD + "catalogue: [mine.toml]\n", "chat.yaml:5: catalogue[0]: expected an existing file, found no file "),

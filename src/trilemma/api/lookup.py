@@ -15,6 +15,8 @@ from trilemma.workload.statistics import statistics
 from trilemma.workload.traces import read_trace
 from trilemma.workload.transform import window
 
+SLOWEST, FASTEST = 1e-6, 1e6
+
 
 def catalogue(
     table: str,
@@ -57,8 +59,8 @@ def workload(
     seed: int | None = None,
 ) -> dict[str, Any]:
     """Statistics of a trace or of a part of it, as plain values; notices about the file are given as warnings."""
-    if not rate_scale > 0:
-        raise InputError("--rate-scale", expected="a factor above 0", found=f"{rate_scale:g}")
+    if not SLOWEST <= rate_scale <= FASTEST:
+        raise InputError("--rate-scale", expected=f"a factor from {SLOWEST:g} to {FASTEST:g}", found=f"{rate_scale:g}")
     read = read_trace(trace, format=format or "auto", seed=seed or 0)
     for text in read.warnings:
         warnings.warn(text, UserWarning, stacklevel=2)

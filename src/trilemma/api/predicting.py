@@ -92,7 +92,7 @@ def predict_one(
         accelerator=catalogue.accelerator(str(accelerator), where="--accelerator"),
         engine=catalogue.engine(engine, where="--engine"),
         precision=chosen,
-        kv_bytes_per_element=None if kv_precision is None else _kv(catalogue, kv_precision),
+        kv_bytes_per_element=None if kv_precision is None else _kv(kv_precision),
         isl=int(isl or 0),
         osl=int(osl or 0),
         concurrency=concurrency or 1,
@@ -116,7 +116,7 @@ def predict_one(
     return numbers(prediction) | steps
 
 
-def _kv(catalogue: Catalogue, name: str) -> float:
+def _kv(name: str) -> float:
     from trilemma.api.question import kv_bytes
 
     return kv_bytes(name, where="--kv-precision")

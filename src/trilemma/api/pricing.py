@@ -13,9 +13,13 @@ from trilemma.planner.answer import Rejection, Trial
 from trilemma.planner.candidates import deployments, screen
 from trilemma.planner.evaluate import Bench, hold, saturation_rps
 from trilemma.planner.plan import price
-from trilemma.report.document import bill_dict, deployment_dict, limit_dict, memory_dict, terms_dict
+from trilemma.report.document import bill_dict, deployment_dict, finite, limit_dict, memory_dict, terms_dict
 
 Progress = Callable[[int, int, str], None]
+CHOICES = (
+    "accelerator", "engine", "precision", "kv_precision", "tensor", "pipeline", "data", "expert", "replicas",
+    "max_num_batched_tokens", "max_num_seqs",
+)  # fmt: skip
 
 
 def simulate(
@@ -81,6 +85,7 @@ def _offers(asked: Asked, trial: Trial, wanted: str | None) -> tuple[Offer, ...]
 def _run(asked: Asked, wanted: Mapping[str, Any], progress: Progress) -> Trial:
     progress(0, 3, "choosing")
     chosen = chosen_deployment(asked, wanted)
+    replicas = _replicas(asked, wanted)
     screened = screen(chosen, asked.question)
     if isinstance(screened, Rejection):
         raise UnsupportedError(f"{screened.label}: {screened.reason}")
@@ -90,13 +95,25 @@ def _run(asked: Asked, wanted: Mapping[str, Any], progress: Progress) -> Trial:
     if saturated <= 0:
         raise UnsupportedError(f"no request fits the KV cache of {screened.memory.kv_capacity_tokens:,} tokens")
     progress(2, 3, "the whole workload")
-    trial = hold(bench, saturated, int(wanted.get("replicas", 1)))
+    trial = hold(bench, saturated, replicas)
     progress(3, 3, "")
     return trial
 
 
+def _replicas(asked: Asked, wanted: Mapping[str, Any]) -> int:
+    """How many replicas; in a closed loop each needs a client of its own."""
+    replicas, clients = int(wanted.get("replicas", 1)), asked.question.workload.clients
+    if replicas < 1:
+        raise InputError("--replicas", expected="a whole number of at least 1", found=str(replicas))
+    if clients and replicas > clients:
+        raise InputError("--replicas", expected=f"at most one for each of the {clients} clients", found=str(replicas))
+    return replicas
+
+
 def chosen_deployment(asked: Asked, wanted: Mapping[str, Any]) -> Deployment:
     """The deployment that flags and scenario name together, one replica."""
+    if unknown := [key for key in wanted if key not in CHOICES]:
+        raise InputError("deployment", expected=f"keys among {', '.join(CHOICES)}", found=repr(unknown[0]))
     question, catalogue = asked.question, asked.catalogue
     space = question.space
     if "accelerator" in wanted:
@@ -125,6 +142,10 @@ def chosen_deployment(asked: Asked, wanted: Mapping[str, Any]) -> Deployment:
         replace(d, parallelism=replace(spread, tensor=d.parallelism.tensor))
         for d in deployments(replace(question, space=first))
     ]
+    if not choices:
+        raise InputError(
+            "--max-num-seqs", expected="at most max_num_batched_tokens", found=", ".join(map(str, first.max_num_seqs))
+        )
     return next((d for d in choices if not isinstance(screen(d, question), Rejection)), choices[0])
 
 
@@ -143,7 +164,7 @@ def simulated_dict(trial: Trial, asked: Asked) -> dict[str, Any]:
         "requests_per_s": summary.requests_per_s,
         "output_tokens_per_s": summary.output_tokens_per_s,
         "output_tokens_per_s_per_gpu": trial.output_tokens_per_s_per_gpu,
-        "latencies": dict(summary.values),
+        "latencies": {key: finite(value) for key, value in summary.values.items()},
         "limits": [limit_dict(x, summary, trial.margins.get(x.metric, 1.0)) for x in question.limits],
         "preemptions": summary.preemptions,
         "recomputed_tokens": activity.recomputed_tokens,

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +18,14 @@ from trilemma.errors import InputError
 from trilemma.metrics.limits import Metric
 from trilemma.planner.question import Question, Sizing, Space, Workload
 from trilemma.scenario import Scenario, load_scenario
+from trilemma.workload.requests import Requests
 from trilemma.workload.synthetic import generate
 from trilemma.workload.traces import read_trace
-from trilemma.workload.transform import window
+from trilemma.workload.transform import tile, window
 
 # Spot is left out unless asked for: what an interruption loses is not priced yet.
 DEFAULT_OFFERS = ("owned", "on-demand", "reserved-1y", "reserved-3y")
+FEWEST_REQUESTS = 4000
 KV_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0}
 
 
@@ -43,7 +46,7 @@ def ask(
     seed: int | None = None,
 ) -> Asked:
     """Read a scenario with `overrides` over it and look its names up; notices are given as warnings."""
-    changes = dict(overrides or {})
+    changes = deepcopy(dict(overrides or {}))  # a mapping given whole may be changed by a dotted key behind it
     if seed is not None:
         changes["seed"] = str(seed)
     scenario = load_scenario(path, changes)
@@ -110,6 +113,9 @@ def _workload(scenario: Scenario) -> Workload:
     if has_deadline and not batch:
         where = scenario.where("limits")
         raise InputError(where, expected="a deadline only with batch arrivals", found="requests that arrive over time")
+    if not batch and not clients and len(requests) < FEWEST_REQUESTS:
+        requests, note = _long_enough(requests)
+        notes.append(note)
     for text in notes:
         warnings.warn(text, UserWarning, stacklevel=2)
     return Workload(
@@ -121,6 +127,12 @@ def _workload(scenario: Scenario) -> Workload:
         period_s=asked.period_s,
         notes=tuple(notes),
     )
+
+
+def _long_enough(requests: Requests) -> tuple[Requests, str]:
+    """The requests as often as it takes for queues and tails to show: a few seconds of load end before either does."""
+    times = -(-FEWEST_REQUESTS // len(requests))
+    return tile(requests, times), f"{len(requests):,} requests are few for queues and tails: repeated {times} times"
 
 
 def _within_context(workload: Workload, model: Model) -> Workload:

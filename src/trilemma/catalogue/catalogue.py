@@ -113,7 +113,8 @@ class Catalogue:
         if path.suffix == ".json" or path.exists():
             from trilemma.catalogue.config_json import read_config_json
 
-            return read_config_json(path)
+            # The folder is what an engine loads: the name says where it is.
+            return replace(read_config_json(path), name=str(path.parent if path.suffix == ".json" else path))
         if isinstance(name, Path):
             raise InputError(where or "model", expected="a config.json or a folder with one", found=f"no file {text!r}")
         return models[find(text, index, what="model", where=where, also=" or a path to a config.json")]

@@ -10,7 +10,7 @@ from trilemma.catalogue.figure import Figure
 class Economics:
     """Rates as shares (0.09 for 9%), money in USD; `figures` keeps each default's sourced form by field name.
 
-    Owned: capital is an annuity over `owned_life_years` at `discount_rate` on node price x (1 + `capex_uplift`) with
+    Owned: capital is an annuity over `horizon_months` at `discount_rate` on node price x (1 + `capex_uplift`) with
     a residual of `residual_share` x node price. `maintenance_share_per_year` and `insurance_share_per_year` are of
     the node price with uplift. `operations_fte_per_node` staff looks after owned hardware, disjoint from
     `upkeep_fte`, the engineers who keep the serving stack. `model_life_months` is how long a model stays in
@@ -20,7 +20,6 @@ class Economics:
 
     horizon_months: float
     discount_rate: float
-    owned_life_years: float
     residual_share: float
     capex_uplift: float
     pue: float

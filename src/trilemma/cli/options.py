@@ -34,7 +34,7 @@ Tensor = Annotated[int | None, typer.Option("--tp", min=1, help="Tensor-parallel
 Pipeline = Annotated[int | None, typer.Option("--pp", min=1, help="Pipeline stages.")]
 Data = Annotated[int | None, typer.Option("--dp", min=1, help="Attention data-parallel ranks.")]
 Expert = Annotated[int | None, typer.Option("--ep", min=1, help="Expert-parallel groups.")]
-Replicas = Annotated[int | None, typer.Option(min=1, help="Replicas behind the router.")]
+Replicas = Annotated[int | None, typer.Option(min=1, max=10_000, help="Replicas behind the router.")]
 MaxNumBatchedTokens = Annotated[int | None, typer.Option(min=1, help="Token budget of a step.")]
 MaxNumSeqs = Annotated[int | None, typer.Option(min=1, help="Sequence bound of a step.")]
 OfferName = Annotated[str | None, typer.Option("--offer", help="owned, on-demand, reserved-1y, reserved-3y or spot.")]

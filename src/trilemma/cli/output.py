@@ -180,6 +180,8 @@ def write_whole(path: Path, text: str) -> None:
     What is no regular file (a pipe, a device) is written to directly. Raises InputError where it cannot be written.
     """
     target = path.resolve()
+    if not target.name or target.is_dir():
+        raise InputError(f"--output-file {path}", expected="a file to write", found="a folder")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         if target.exists() and not target.is_file() and not target.is_dir():

@@ -69,7 +69,6 @@ def bill(  # noqa: PLR0917 - what is priced, then how, then what happened: an or
     lines += engineering_lines(fleet, deployment, engine, is_useful=fleet.use.mean.useful > 0)
     busy_gpu_s = activity.prefill_gpu_s + activity.decode_gpu_s
     source, weakest_note = rests_on(figures_used(offer, economics, tuning_weeks(engine, deployment)))
-    capital_usd_per_h = sum(line.usd_per_h for line in lines if line.dimension is Dimension.CAPITAL)
     return Bill(
         offer=offer.name,
         kind=offer.kind.value,
@@ -87,7 +86,7 @@ def bill(  # noqa: PLR0917 - what is priced, then how, then what happened: an or
         reclaimable=_reclaimable(fleet, lean, lines),
         notes=(
             *load_notes(fleet, schedule, activity, gpus_per_replica=size),
-            *obligation_notes(fleet, capital_usd_per_h=capital_usd_per_h),
+            *obligation_notes(fleet),
             *capacity_notes(capacity, economics, offer),
             *price_notes(offer, economics, as_of),
             weakest_note,

@@ -10,7 +10,7 @@ from trilemma.catalogue.offer import Offer, OfferKind
 from trilemma.errors import InputError
 from trilemma.metrics.activity import Activity, Capacity, Schedule
 
-ABOVE_ZERO = ("horizon_months", "owned_life_years", "model_life_months")
+ABOVE_ZERO = ("horizon_months", "model_life_months")
 
 
 def _amount(where: str, value: float, *, above_zero: bool = False) -> None:

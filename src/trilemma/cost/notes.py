@@ -17,29 +17,32 @@ OWNED_RATES = (
     "maintenance_share_per_year", "insurance_share_per_year", "operations_fte_per_node",
 )  # fmt: skip
 TARIFFS = ("electricity_usd_per_kwh", "colocation_usd_per_kw_month")
-ALL_RATES = ("discount_rate", "engineer_usd_per_year", "upkeep_fte", "model_life_months", "benchmark_gpu_hours")
+ALL_RATES = ("discount_rate", "engineer_usd_per_year", "upkeep_fte", "model_life_months")
 
 
-def obligation_notes(fleet: Fleet, *, capital_usd_per_h: float) -> tuple[str, ...]:
-    """What binds beyond the horizon, or ends before it."""
+def obligation_notes(fleet: Fleet) -> tuple[str, ...]:
+    """What is bought or committed to, and what of it binds beyond the horizon or ends before it."""
     economics, offer = fleet.economics, fleet.offer
     horizon = economics.horizon_months
     if offer.kind is OfferKind.OWNED:
-        months, name = economics.owned_life_years * 12, "the hardware's life"
-        left_usd = capital_usd_per_h * HOURS_PER_MONTH * max(0.0, months - horizon)
-    elif offer.kind is OfferKind.RESERVED:
-        months, name = float(offer.term_months), "the reserved term"
-        left_usd = fleet.paid_gpus * offer.price.value * HOURS_PER_MONTH * max(0.0, months - horizon)
-    else:
+        units = fleet.units
+        bought = units * offer.price.value * (1 + economics.capex_uplift)
+        return (f"buys {units} units for {dollars(round(bought))}, network and storage included",)
+    if offer.kind is not OfferKind.RESERVED:
         return ()
+    months = float(offer.term_months)
+    term_usd = fleet.paid_gpus * offer.price.value * HOURS_PER_MONTH
+    first_usd = term_usd * months * offer.upfront_share
+    upfront = f", {dollars(round(first_usd))} of it upfront" if first_usd else ""
+    notes = [f"commits to {dollars(round(term_usd * months))} over {number(months)} months{upfront}"]
     if months > horizon:
-        return (
-            f"obligation beyond the horizon of {number(horizon)} months: {name} is {number(months)} months; "
-            f"{dollars(round(left_usd))} falls after it and is priced as used to the end",
+        notes.append(
+            f"obligation beyond the horizon of {number(horizon)} months: the reserved term is {number(months)} months; "
+            f"{dollars(round(term_usd * (months - horizon)))} falls after it and is priced as used to the end"
         )
-    if months < horizon:
-        return (f"{name} is {number(months)} of {number(horizon)} months: renewed at the same price",)
-    return ()
+    elif months < horizon:
+        notes.append(f"the reserved term is {number(months)} of {number(horizon)} months: renewed at the same price")
+    return tuple(notes)
 
 
 def capacity_notes(capacity: Capacity, economics: Economics, offer: Offer) -> tuple[str, ...]:
@@ -97,7 +100,8 @@ def price_notes(offer: Offer, economics: Economics, as_of: str | None) -> tuple[
 
 def figures_used(offer: Offer, economics: Economics, weeks: Figure) -> dict[str, Figure]:
     """Every sourced number the bill rests on, by name; what the user gave is not among them."""
-    names = ALL_RATES + (("owned_life_years", *OWNED_RATES) if offer.kind is OfferKind.OWNED else ())
+    names = ALL_RATES + (("horizon_months", *OWNED_RATES) if offer.kind is OfferKind.OWNED else ())
+    names += () if offer.kind is OfferKind.RESERVED else ("benchmark_gpu_hours",)
     rates = {name: economics.figures[name] for name in names if name in economics.figures}
     return {f"price of {offer.name}": offer.price, "tuning weeks": weeks, **rates}
 

@@ -32,9 +32,9 @@ def _per_unit(
 
 
 def capital_line(fleet: Fleet) -> Line:
-    """Whole units, network and storage included, less the residual: an annuity over the life of the hardware."""
+    """Whole units, network and storage included, less the residual: an annuity over the horizon."""
     economics, price_usd = fleet.economics, fleet.offer.price.value
-    rate, years = economics.discount_rate, economics.owned_life_years
+    rate, years = economics.discount_rate, economics.horizon_months / 12
     unit_usd_per_h = annuity_usd_per_h(
         price_usd, uplift=economics.capex_uplift, residual_share=economics.residual_share, rate=rate, years=years
     )
@@ -45,7 +45,7 @@ def capital_line(fleet: Fleet) -> Line:
         if rate
         else f"{fleet.units} units x ({bought} - {left}) / {number(years)} years / {hours} h"
     )
-    rates = ("capex_uplift", "residual_share", "discount_rate", "owned_life_years")
+    rates = ("capex_uplift", "residual_share", "discount_rate", "horizon_months")
     source = f"price: {cite(fleet.offer.price)}; {cite_rates(economics, *rates)}"
     return _per_unit(fleet, "hardware", Dimension.CAPITAL, unit_usd_per_h, formula=formula, source=source, priced=True)
 

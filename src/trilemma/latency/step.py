@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from trilemma.catalogue.efficiency import Efficiency, Roofline
+from trilemma.catalogue.figure import Source, weakest
 from trilemma.catalogue.model import Attention, AttentionKind
 from trilemma.catalogue.precision import Role
 from trilemma.deployment.kv import entry_bytes, layer_state_bytes
@@ -84,6 +85,16 @@ class StepModel:
         self.parallelism = deployment.parallelism
         self.format = compute_format(deployment.precision, deployment.accelerator)
         self.matrices = matrices(deployment.model, mtp=deployment.speculative_mtp)
+
+    @property
+    def crosses_domains(self) -> bool:
+        """Whether a collective leaves the fast links of one domain."""
+        return self.parallelism.stage_gpus > self.accelerator.link_domain_gpus
+
+    @property
+    def source(self) -> Source:
+        """The weakest of what the step times rest on: collectives between domains are not measured."""
+        return weakest(self.efficiency.source, Source.GUESS) if self.crosses_domains else self.efficiency.source
 
     # Rooflines -------------------------------------------------------------------------------------------------
 

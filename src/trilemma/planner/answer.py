@@ -116,12 +116,13 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How much was looked at: shapes (deployments without replicas and offers), candidates (with offers), simulated
-    shapes and single simulations."""
+    """How much was looked at: shapes (deployments without replicas and offers), candidates (with offers), shapes
+    simulated, those of them sized and run on the whole workload, and single simulations."""
 
     shapes: int
     candidates: int
     simulated: int
+    sized: int
     simulations: int
 
 

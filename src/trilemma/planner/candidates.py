@@ -32,7 +32,8 @@ def knob_choices(question: Question, engine: Engine, accelerator: Accelerator) -
     """(max_num_batched_tokens, max_num_seqs) pairs: those asked for, or the engine's defaults for the accelerator.
 
     Beside a default token budget stand smaller ones for work that waits (a prefill chunk delays every running decode)
-    and the largest default for batch work. Seats never exceed the budget: vLLM refuses that.
+    and the largest default for batch work. Seats never exceed the budget, which vLLM refuses: default seats shrink to
+    it, pairs asked for that break the rule are left out.
     """
     defaults = engine.scheduler_for(accelerator.hbm_bytes, accelerator.family)
     own = defaults.max_num_batched_tokens
@@ -41,9 +42,12 @@ def knob_choices(question: Question, engine: Engine, accelerator: Accelerator) -
     else:
         beside = tuple(b for b in SMALLER_BUDGETS if b < own)
     tokens = question.space.max_num_batched_tokens or (own, *beside)
-    seqs = question.space.max_num_seqs or (defaults.max_num_seqs,)
-    for budget, seats in product(tokens, seqs):
-        yield budget, min(seats, budget)
+    if question.space.max_num_seqs:
+        yield from (
+            (budget, seats) for budget, seats in product(tokens, question.space.max_num_seqs) if seats <= budget
+        )
+    else:
+        yield from ((budget, min(defaults.max_num_seqs, budget)) for budget in tokens)
 
 
 def deployments(question: Question) -> Iterator[Deployment]:

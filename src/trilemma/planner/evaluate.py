@@ -5,7 +5,7 @@ the trace, and k and the trace's speed are chosen for the rate that is asked abo
 on the whole workload and must keep the limits there, or it grows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -16,7 +16,7 @@ from trilemma.latency.step import StepTerms
 from trilemma.latency.table import StepTable
 from trilemma.metrics.activity import Activity, Capacity, Schedule
 from trilemma.metrics.limits import Metric, Miss, request_bounds
-from trilemma.metrics.summary import in_limits, judge, summarise, verdict
+from trilemma.metrics.summary import in_limits, judge, makespan_s, summarise, verdict
 from trilemma.metrics.timings import Timings
 from trilemma.planner.answer import Fleet, Rejection, Trial, describe
 from trilemma.planner.candidates import Candidate
@@ -31,9 +31,11 @@ from trilemma.workload.requests import Requests
 SATURATION_REQUESTS = 4000
 KNEE_REQUESTS = 4000
 KNEE_PRECISION = 0.03
+MOST_REPLICAS = 10_000  # of one fleet: beyond, the question is mistaken rather than large
 FIRST_GUESS = 0.7  # of saturation: where knees of interactive limits usually lie
 BURST_OPTIMISM = 1.1  # a burst's middle half may answer slower than its best stretch
 GROWTHS = 6  # times a sized fleet may grow before it is given up
+DOUBLINGS = 10  # the same for a job's fleet, which doubles
 
 
 @dataclass
@@ -72,8 +74,8 @@ class Bench:
         """By what each predicted latency is multiplied before it meets its limit: the prediction's own uncertainty
         at the asked confidence. TTFT has its margin; ITL, TPOT and e2e share that of TPOT."""
         efficiency, confidence = self.candidate.steps.efficiency, self.question.confidence
-        ttft = margin(efficiency.engine.ttft_spread, efficiency.source, confidence)
-        tpot = margin(efficiency.engine.tpot_spread, efficiency.source, confidence)
+        ttft = margin(efficiency.engine.ttft_spread, self.candidate.steps.source, confidence)
+        tpot = margin(efficiency.engine.tpot_spread, self.candidate.steps.source, confidence)
         return {Metric.TTFT: ttft, Metric.ITL: tpot, Metric.TPOT: tpot, Metric.E2E: tpot, Metric.DEADLINE: tpot}
 
     def misses(self, run: Run) -> tuple[Miss, ...]:
@@ -82,13 +84,19 @@ class Bench:
 
 
 def saturation_rps(bench: Bench) -> float:
-    """Requests per second of one replica with an endless queue: the middle half of the answers of a burst.
+    """Requests per second of one replica with an endless queue: the middle half of the answers of a long burst.
 
     0.0 when every request is refused.
     """
     requests = bench.question.workload.requests
-    burst = requests.take(slice(0, max(SATURATION_REQUESTS, 4 * bench.limits.max_num_seqs)))
-    burst = replace(burst, arrival_s=np.zeros(len(burst)))
+    n, wanted = len(requests), max(SATURATION_REQUESTS, 4 * bench.limits.max_num_seqs)
+    # Taken all over a long workload, which may drift; a short one comes round again, or its end would be all there is.
+    index = np.arange(wanted) * n // wanted if n > wanted else np.arange(wanted) % n
+    burst = Requests(
+        arrival_s=np.zeros(wanted),
+        prompt_tokens=requests.prompt_tokens[index],
+        output_tokens=requests.output_tokens[index],
+    )
     run = bench.play(burst, 1)
     done = np.sort(run.timings.done_s[run.timings.finished])
     if done.size < 8:
@@ -105,7 +113,7 @@ def stream_at(requests: Requests, rate_rps: float) -> tuple[Requests, int]:
     """
     trace_rps = requests.rate_per_s
     ways = max(1, round(trace_rps / rate_rps))
-    kept = min(ways, max(1, -(-KNEE_REQUESTS * ways // len(requests))))
+    kept = min(ways, len(requests), max(1, -(-KNEE_REQUESTS * ways // len(requests))))
     mine = requests.take(np.arange(len(requests)) % ways < kept)
     return mine.at_rate(rate_rps * ways / trace_rps), kept
 
@@ -177,9 +185,8 @@ def hold(bench: Bench, saturated: float, replicas: int) -> Trial:
     run = bench.play(requests, replicas, workload.clients)
     bench.last_misses = bench.misses(run)
     if workload.batch:
-        makespan_s = _makespan_s(run)
-        load = len(requests) / makespan_s
-        schedules = batch_schedules(question, replicas, makespan_s)
+        load = len(requests) / _last_answer_s(run)
+        schedules = batch_schedules(question, replicas, _last_answer_s(run))
     elif workload.clients:
         load = len(requests) / run.span_s
         held = np.array([float(replicas)])
@@ -231,6 +238,8 @@ def _out(candidate: Candidate, stage: str, reason: str) -> Rejection:
 
 def _too_many(bench: Bench, replicas: int) -> Rejection | None:
     gpus, most = replicas * bench.candidate.deployment.gpus, bench.question.space.max_gpus
+    if replicas > MOST_REPLICAS:
+        return _out(bench.candidate, "limits", f"needs {replicas:,} replicas, over {MOST_REPLICAS:,}")
     if most is None or gpus <= most:
         return None
     reason = f"needs {gpus} GPUs for the load, max_gpus is {most}"
@@ -285,7 +294,7 @@ def stream_schedules(question: Question, replica_capacity_rps: float) -> tuple[S
         replica_capacity_rps=replica_capacity_rps,
         headroom=sizing.headroom,
         spare=sizing.spare_replicas,
-        reason="no workload.profile: the trace repeats" if profile is None else "workload.profile",
+        reason="no workload.profile: the trace repeats" if profile is None else "the day follows workload.profile",
     )
     return build(scales_down=False), build(scales_down=True)
 
@@ -316,7 +325,8 @@ def smallest_fleet(candidate: Candidate, saturated: float, question: Question) -
     if workload.batch:
         n, deadline_s = len(requests), question.deadline_s
         wanted_s = deadline_s / (1 + sizing.headroom) if deadline_s is not None else float("inf")
-        replicas = max(1, int(np.ceil(n / (BURST_OPTIMISM * saturated * wanted_s) - 1e-9))) + sizing.spare_replicas
+        needed = min(n, max(1, int(np.ceil(n / (BURST_OPTIMISM * saturated * wanted_s) - 1e-9))))
+        replicas = filled(needed + sizing.spare_replicas, candidate, question)
         makespan_s = n / (BURST_OPTIMISM * saturated * replicas)
         schedules, load = batch_schedules(question, replicas, makespan_s), n / makespan_s
     else:
@@ -346,56 +356,88 @@ def smallest_fleet(candidate: Candidate, saturated: float, question: Question) -
 
 
 def _size_batch(bench: Bench, saturated: float) -> Trial | Rejection:
-    """The fewest replicas that finish a job, all there at the start, before its deadline with the headroom to spare;
-    and the spare ones on top."""
-    question, workload, spare = bench.question, bench.question.workload, bench.question.sizing.spare_replicas
-    requests, n = workload.requests, len(workload.requests)
-    wanted_s, allowed = _wanted_makespan_s(bench), _most_replicas(bench) - spare
+    """A fleet that finishes a job, all there at the start, before its deadline with the headroom to spare: the fewest
+    replicas, the spare ones on top, and as many more as the paid units hold anyway."""
+    question, spare = bench.question, bench.question.sizing.spare_replicas
+    requests, n = question.workload.requests, len(question.workload.requests)
     runs: dict[int, Run] = {}
 
     def misses_on(replicas: int) -> tuple[Miss, ...]:
         runs[replicas] = bench.play(requests, replicas)
         others = (m for m in bench.misses(runs[replicas]) if m.limit.metric is not Metric.DEADLINE)
-        return (*_late(bench, _makespan_s(runs[replicas])), *others)
+        return (*_late(bench, makespan_s(runs[replicas].timings)), *others)
 
-    low, high = 0, min(n, max(1, int(np.ceil(n / (saturated * wanted_s)))))
-    for _ in range(GROWTHS):
-        if rejection := _too_many(bench, high + spare):
+    fewest = _fewest_in_time(bench, saturated, misses_on)
+    if isinstance(fewest, Rejection):
+        return fewest
+    first = filled(fewest + spare, bench.candidate, question)
+    for replicas in range(first, first + GROWTHS):
+        if rejection := _too_many(bench, replicas):
             return rejection
-        misses = misses_on(high)
-        if not misses or high >= n:  # with a replica for every request no more can help
+        misses = misses_on(replicas)
+        if not misses:  # nearly always at once, but more replicas can deal the longest requests out worse
             break
-        further = min(1.0, max(m.excess for m in misses))
-        grown = min(n, high + max(1, int(np.ceil(high * further))))
-        low, high = high, min(grown, allowed) if high < allowed else grown
-    if misses:
-        return _missed(bench, misses, f"with its headroom, even on {max(runs)} replicas")
-    while low and high - low > max(1, round(KNEE_PRECISION * high)):
-        middle = (low + high) // 2
-        low, high = (middle, high) if misses_on(middle) else (low, middle)
-    replicas = high + spare
-    run = bench.play(requests, replicas) if spare else runs[high]
-    makespan_s = _makespan_s(run)
+    else:
+        return _missed(bench, misses, f"with its headroom, on {replicas} replicas")
+    took_s = _last_answer_s(runs[replicas])
     return _trial(
         bench,
-        run,
-        run,
+        runs[replicas],
+        runs[replicas],
         replicas=replicas,
-        offered_rps=n / makespan_s,
-        capacity=Capacity(saturation_rps=max(saturated, n / makespan_s / replicas), knee_rps=None),
-        schedules=batch_schedules(question, replicas, makespan_s),
+        offered_rps=n / took_s,
+        capacity=Capacity(saturation_rps=max(saturated, n / took_s / replicas), knee_rps=None),
+        schedules=batch_schedules(question, replicas, took_s),
     )
 
 
-def _makespan_s(run: Run) -> float:
-    """When a job's last answer is there; requests that are refused never are."""
+def _fewest_in_time(bench: Bench, saturated: float, misses_on: Callable[[int], tuple[Miss, ...]]) -> int | Rejection:
+    """The fewest replicas on which a job keeps its limits, spare ones left out: doubled until enough, then bisected."""
+    n, spare = len(bench.question.workload.requests), bench.question.sizing.spare_replicas
+    most_gpus = bench.question.space.max_gpus
+    allowed = n if most_gpus is None else most_gpus // bench.candidate.deployment.gpus - spare
+    if misses := _late(bench, _longest_alone_s(bench)):
+        return _missed(bench, misses, "with its headroom, even if every request had a replica for itself")
+    low, high = 0, min(n, max(1, int(np.ceil(n / (saturated * _wanted_makespan_s(bench))))))
+    for _ in range(DOUBLINGS):
+        if rejection := _too_many(bench, high + spare):
+            return rejection
+        tried, misses = high, misses_on(high)
+        if not misses or high >= n:  # with a replica for every request no more can help
+            break
+        grown = min(n, 2 * high)
+        low, high = high, min(grown, allowed) if high < allowed else grown
+    if misses:
+        return _missed(bench, misses, f"with its headroom, even on {tried} replicas")
+    while low and high - low > max(1, round(KNEE_PRECISION * high)):
+        middle = (low + high) // 2
+        low, high = (middle, high) if misses_on(middle) else (low, middle)
+    return high
+
+
+def _longest_alone_s(bench: Bench) -> float | None:
+    """How long the longest prompt and the longest output take with a replica each: no job ends sooner."""
+    requests = bench.question.workload.requests
+    longest = {int(requests.prompt_tokens.argmax()), int(requests.output_tokens.argmax())}
+    alone = requests.take(np.array(sorted(longest)))
+    return makespan_s(bench.play(alone, len(alone)).timings)
+
+
+def filled(replicas: int, candidate: Candidate, question: Question) -> int:
+    """At least `replicas` of a batch job: as many as fit the whole units that they need in any case, since on rented
+    nodes the job then ends, and the rent with it, so much sooner; never more than requests or max_gpus allow."""
+    size, n = candidate.deployment.gpus, len(question.workload.requests)
+    units = [
+        o.purchase_unit_gpus for o in question.space.offers if o.accelerator == candidate.deployment.accelerator.name
+    ]
+    together = max(1, min(units, default=1) // size)
+    most = n if question.space.max_gpus is None else min(n, question.space.max_gpus // size)
+    return max(replicas, min(-(-replicas // together) * together, most))
+
+
+def _last_answer_s(run: Run) -> float:
+    """When a job's last answer is there; those of refused requests never are."""
     return float(np.nanmax(run.timings.done_s))
-
-
-def _most_replicas(bench: Bench) -> int:
-    """Replicas that max_gpus leaves room for; more than any workload has requests without it."""
-    most = bench.question.space.max_gpus
-    return len(bench.question.workload.requests) if most is None else most // bench.candidate.deployment.gpus
 
 
 def _margin_of_deadline(bench: Bench) -> float:
@@ -410,9 +452,9 @@ def _wanted_makespan_s(bench: Bench) -> float:
     return deadline_s / _margin_of_deadline(bench) if deadline_s is not None else float("inf")
 
 
-def _late(bench: Bench, makespan_s: float) -> tuple[Miss, ...]:
-    """The deadline that a job of `makespan_s` misses, if it does."""
-    got = makespan_s * _margin_of_deadline(bench)
+def _late(bench: Bench, took_s: float | None) -> tuple[Miss, ...]:
+    """The deadline that a job of `took_s` misses, if it does."""
+    got = float("inf") if took_s is None else took_s * _margin_of_deadline(bench)
     limits = (x for x in bench.question.limits if x.metric is Metric.DEADLINE)
     return tuple(Miss(limit=x, got=got, excess=x.excess(got)) for x in limits if not x.holds(got * (1 - 1e-9)))
 
@@ -494,9 +536,9 @@ def _trial(
         decode_terms=decode,
         prefill_terms=prefill,
         bottleneck=decode.bottleneck,
-        binds=what_binds(bench, at_knee, capacity, decode),
+        binds=what_binds(bench, at_knee, capacity, decode, prefill),
         peak_kv_share=at_knee.peak_kv_share,
-        source=candidate.steps.efficiency.source,
+        source=candidate.steps.source,
         notes=approximations(candidate.steps),
     )
 
@@ -515,7 +557,7 @@ def step_terms(candidate: Candidate, run: Run) -> tuple[StepTerms, StepTerms]:
     return decode, candidate.steps.terms(prefill_tokens=budget, pair_sum=pairs, sampling=max(1, whole))
 
 
-def what_binds(bench: Bench, run: Run, capacity: Capacity, decode: StepTerms) -> str:
+def what_binds(bench: Bench, run: Run, capacity: Capacity, decode: StepTerms, prefill: StepTerms) -> str:
     """What keeps a replica from taking more load, in words: the limit it would miss, and the resource behind it."""
     seats = bench.limits.max_num_seqs
     if run.timings.preemptions.sum() or run.peak_kv_share > 0.98:
@@ -530,4 +572,6 @@ def what_binds(bench: Bench, run: Run, capacity: Capacity, decode: StepTerms) ->
         return f"{missed} at this load; a decode step waits for {resource}"
     if not bench.last_misses or knee >= 0.99 * saturated:
         return f"saturation: {resource}"
-    return f"{bench.last_misses[0].limit.text} at {100 * knee / saturated:.0f}% of saturation: {resource}"
+    limit = bench.last_misses[0].limit
+    waits = f"prefills wait for {prefill.bottleneck}" if limit.metric is Metric.TTFT else f"decodes wait for {resource}"
+    return f"{limit.text} at {100 * knee / saturated:.0f}% of saturation; {waits}"

@@ -61,6 +61,7 @@ class Looked:
     shapes: int
     candidates: int
     simulated: int
+    sized: int
     simulations: int
 
 
@@ -79,9 +80,14 @@ def look(
     whose bound exceeds `cut` x the cheapest plan of the waves before are left out: they cannot be chosen. Waves have a
     fixed size, so the answer does not depend on how many processes there are.
     """
+    every = [d for d in deployments(question) if only is None or describe(d) in only]
+    if not every and only is None:
+        raise InputError(
+            "space.max_num_seqs", expected="at most space.max_num_batched_tokens, or the engine's default budget",
+            found=", ".join(map(str, question.space.max_num_seqs)),
+        )  # fmt: skip
     rejected: list[Rejection] = []
     screened: list[Candidate] = []
-    every = [d for d in deployments(question) if only is None or describe(d) in only]
     for deployment in every:
         seen = screen(deployment, question)
         if isinstance(seen, Rejection):
@@ -93,7 +99,7 @@ def look(
     floors = [floor_usd_per_h(c, rps, question) for c, rps in zip(screened, saturated, strict=True)]
     ranked = sorted(range(len(screened)), key=lambda i: (floors[i], i))
     plans: list[Plan] = []
-    simulations, simulated, best = len(screened), 0, float("inf")
+    simulations, simulated, sized, best = len(screened), 0, 0, float("inf")
     for start in range(0, len(ranked), WAVE):
         wave = []
         for i in ranked[start : start + WAVE]:
@@ -103,14 +109,16 @@ def look(
                 rejected.append(Rejection(label=label, stage="bound", reason=reason, usd_per_h=floors[i]))
             else:
                 wave.append((screened[i], saturated[i]))
-        for outcome, played in executor.map(partial(evaluate, question), wave):
+        left_out = len(ranked[start : start + WAVE]) - len(wave)
+        for done, (outcome, played) in enumerate(executor.map(partial(evaluate, question), wave), 1):
             simulated += 1
             simulations += played
             if isinstance(outcome, Rejection):
                 rejected.append(outcome)
             else:
+                sized += 1
                 plans += _priced(outcome, question, rejected)
-            progress(start + simulated % WAVE, len(ranked), "simulating")
+            progress(start + left_out + done, len(ranked), "simulating")
         best = min([best, *(p.usd_per_h for p in plans)])
     progress(len(ranked), len(ranked), "done")
     return Looked(
@@ -119,14 +127,17 @@ def look(
         shapes=len(every),
         candidates=sum(len(offers_for(d.accelerator, question)) for d in every),
         simulated=simulated,
+        sized=sized,
         simulations=simulations,
     )
 
 
-def _rank(p: Plan) -> tuple[float, int, float, str]:
-    """Cheapest first; what costs the same to the cent by fewer GPUs, then by the shorter tail, then by name."""
-    tail = p.trial.summary.values.get("ttft_p99_s")
-    return round(p.usd_per_h, 2), p.trial.deployment.gpus, float("inf") if tail is None else tail, p.label
+def _rank(p: Plan) -> tuple[float, float, float, str]:
+    """Cheapest first; what costs the same to the cent by the wider weights and cache, since nothing is saved by
+    quantising, then by the shorter tail, then by name."""
+    d, tail = p.trial.deployment, p.trial.summary.values.get("ttft_p99_s")
+    bits = d.precision.bits_per_weight + d.kv_bytes_per_element
+    return round(p.usd_per_h, 2), -bits, float("inf") if tail is None else tail, p.label
 
 
 def _priced(trial: Trial, question: Question, rejected: list[Rejection]) -> list[Plan]:
@@ -198,6 +209,7 @@ def plan(question: Question, progress: Progress = quiet, executor: Executor = HE
             shapes=looked.shapes,
             candidates=looked.candidates,
             simulated=looked.simulated,
+            sized=looked.sized,
             simulations=looked.simulations,
         ),
         warnings=question.workload.notes,
@@ -238,12 +250,14 @@ def frontier(plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
             for p in plans
         ]
     )
+    points = np.array([[float(f"{x:.3g}") for x in row] for row in points.tolist()])  # nobody sees the fourth digit
     keep = non_dominated(points)
     unique: dict[tuple[float, ...], Plan] = {}
     for row, p, kept in zip(points.tolist(), plans, keep.tolist(), strict=True):
         if kept:
             unique.setdefault(tuple(row), p)
-    return tuple(unique.values())
+    front = tuple(unique.values())
+    return front if plans[0] in front else (plans[0], *front)
 
 
 def _nearest(question: Question, rejected: tuple[Rejection, ...], executor: Executor) -> NearestMiss | None:

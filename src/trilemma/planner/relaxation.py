@@ -30,9 +30,9 @@ def relax(question: Question, rejected: tuple[Rejection, ...]) -> Relaxation | N
     missing = [r for r in rejected if r.misses and r.excess < float("inf")]
     if not missing:
         return None
-    looser = {m.limit: loosened(m) for m in min(missing, key=lambda r: r.excess).misses}
+    looser = {m.limit: loosened(m) for m in _causes(min(missing, key=lambda r: r.excess))}
     limits = tuple(looser.get(limit, limit) for limit in question.limits)
-    through = frozenset(r.label for r in missing if all(_holds(m, looser) for m in r.misses))
+    through = frozenset(r.label for r in missing if all(_holds(m, looser) for m in _causes(r)))
     return Relaxation(question=replace(question, limits=limits), labels=through)
 
 
@@ -42,6 +42,12 @@ def changes(before: Question, after: Question) -> tuple[str, ...]:
     if before.space.max_gpus != after.space.max_gpus:
         moved.append(f"max_gpus {before.space.max_gpus} -> {after.space.max_gpus}")
     return tuple(moved)
+
+
+def _causes(rejection: Rejection) -> tuple[Miss, ...]:
+    """The misses of a rejection; goodput only where it is alone, for it follows from the other limits."""
+    others = tuple(m for m in rejection.misses if m.limit.metric is not Metric.GOODPUT)
+    return others or rejection.misses
 
 
 def _holds(miss: Miss, looser: dict[Limit, Limit]) -> bool:

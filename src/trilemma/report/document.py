@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from trilemma.cost.bill import Bill
@@ -46,7 +47,7 @@ class PlanReport:
                 "as_of": self.question.as_of,
             },
             "scenario": dict(self.scenario),
-            "workload": {"label": workload.label, "sizing_requests_per_s": _finite(workload.sizing_rps)}
+            "workload": {"label": workload.label, "sizing_requests_per_s": finite(workload.sizing_rps)}
             | statistics(
                 workload.requests,
                 closed_loop=ClosedLoop(concurrency=workload.clients) if workload.clients else None,
@@ -57,6 +58,7 @@ class PlanReport:
                 "shapes": answer.counts.shapes,
                 "candidates": answer.counts.candidates,
                 "simulated": answer.counts.simulated,
+                "sized": answer.counts.sized,
                 "simulations": answer.counts.simulations,
             },
             "chosen": None if chosen is None else plan_dict(chosen, self.question) | {"launch": self.launch},
@@ -70,8 +72,13 @@ class PlanReport:
         }
 
 
-def _finite(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None
+def finite(value: float | None) -> float | None:
+    """`value`, or None where it is infinite or NaN, which JSON does not know: a request that never ended.
+
+    >>> finite(1.5), finite(float("inf")), finite(None)
+    (1.5, None, None)
+    """
+    return value if value is not None and isfinite(value) else None
 
 
 def _engine(deployment: Deployment) -> str:
@@ -179,8 +186,8 @@ def limit_dict(limit: Limit, summary: Summary, margin: float) -> dict[str, Any]:
         "limit": limit.text,
         "key": limit.key,
         "bound": limit.bound,
-        "value": value,
-        "value_at_confidence": judged,
+        "value": finite(value),
+        "value_at_confidence": finite(judged),
         "met": limit.holds(judged),
     }
 
@@ -199,7 +206,7 @@ def plan_dict(p: Plan, question: Question) -> dict[str, Any]:
         "output_tokens_per_s_per_gpu": trial.output_tokens_per_s_per_gpu,
         "limits": [limit_dict(x, trial.summary, trial.margins.get(x.metric, 1.0)) for x in question.limits],
         "confidence": question.confidence,
-        "latencies": dict(trial.summary.values),
+        "latencies": {key: finite(value) for key, value in trial.summary.values.items()},
         "capacity": {
             "saturation_requests_per_s": fleet.capacity.saturation_rps,
             "knee_requests_per_s": fleet.capacity.knee_rps,
@@ -236,8 +243,8 @@ def plan_row(p: Plan) -> dict[str, Any]:
         "max_num_batched_tokens": d.knobs.max_num_batched_tokens,
         "max_num_seqs": d.knobs.max_num_seqs,
         "output_tokens_per_s_per_gpu": p.trial.output_tokens_per_s_per_gpu,
-        "ttft_p99_s": values.get("ttft_p99_s"),
-        "itl_p99_s": values.get("itl_p99_s"),
+        "ttft_p99_s": finite(values.get("ttft_p99_s")),
+        "itl_p99_s": finite(values.get("itl_p99_s")),
         "usd_per_h": p.usd_per_h,
         "usd_per_mtok_output": p.bill.usd_per_mtok_output,
         "binds": p.trial.binds,
@@ -249,5 +256,6 @@ def rejection_dict(r: Rejection) -> dict[str, Any]:
     """A rejection with its stage and reason, and the miss where a limit was the reason."""
     miss = None
     if r.miss is not None:
-        miss = {"limit": r.miss.limit.text, "bound": r.miss.limit.bound, "got": r.miss.got, "excess": r.miss.excess}
+        limit, got, excess = r.miss.limit, finite(r.miss.got), finite(r.miss.excess)
+        miss = {"limit": limit.text, "bound": limit.bound, "got": got, "excess": excess}
     return {"label": r.label, "stage": r.stage, "reason": r.reason, "miss": miss, "usd_per_h": r.usd_per_h}

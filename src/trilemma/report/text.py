@@ -39,7 +39,8 @@ def _headline(report: PlanReport, chosen: Plan) -> str:
     elif workload.clients:
         load = f"{n:,} requests from {workload.clients:,} clients"
     else:
-        load = f"{n:,} requests at {workload.sizing_rps:.3g} requests/s in the busiest hour"
+        hour = " in the busiest hour" if workload.profile is not None else ", hour after hour"
+        load = f"{n:,} requests at {workload.sizing_rps:.3g} requests/s{hour}"
     knobs = f"--max-num-batched-tokens {d.knobs.max_num_batched_tokens} --max-num-seqs {d.knobs.max_num_seqs}"
     counts = report.answer.counts
     unit = chosen.bill.usd_per_mtok_output
@@ -53,7 +54,8 @@ def _headline(report: PlanReport, chosen: Plan) -> str:
         f"  {show_usd(chosen.usd_per_h)}/h, {show_usd(chosen.usd_per_h * HOURS_PER_YEAR)} a year"
         + ("" if unit is None else f", {show_usd(unit)} per million output tokens inside the limits"),
         f"  cheapest of {counts.candidates:,} candidates ({counts.shapes:,} deployments at their offers); "
-        f"{counts.simulated:,} deployments simulated on the whole workload in {counts.simulations:,} runs",
+        f"{counts.simulated:,} deployments simulated in {counts.simulations:,} runs, {counts.sized:,} of them sized "
+        "and run on the whole workload",
     ]
     return "\n".join(lines)
 
@@ -105,7 +107,8 @@ def _why(chosen: Plan, question: Question) -> str:
             + (f" + {question.sizing.spare_replicas} spare" if question.sizing.spare_replicas else "")
         )
     decode, prefill = trial.decode_terms, trial.prefill_terms
-    for name, terms in (("decode step at the knee", decode), ("full prefill step", prefill)):
+    where = "in the job" if question.workload.batch else "at the knee"
+    for name, terms in ((f"decode step {where}", decode), ("full prefill step", prefill)):
         parts = sorted(terms.seconds.items(), key=lambda item: -item[1])[:4]
         shown = ", ".join(f"{term} {show_time(seconds)}" for term, seconds in parts)
         lines.append(f"{name} {show_time(terms.total_s)}: {shown}; waits for {terms.bottleneck}")
@@ -113,7 +116,7 @@ def _why(chosen: Plan, question: Question) -> str:
         f"memory per GPU: weights {show_bytes(memory.weight_bytes)}, activations "
         f"{show_bytes(memory.activation_bytes)}, framework {show_bytes(memory.framework_bytes)}, KV "
         f"{show_bytes(memory.pool_bytes)} = {memory.kv_capacity_tokens_per_replica:,} tokens a replica; at most "
-        f"{100 * trial.peak_kv_share:.0f}% full at the knee"
+        f"{100 * trial.peak_kv_share:.0f}% full {where}"
     )
     return "\n".join(lines)
 

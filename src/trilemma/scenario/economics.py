@@ -8,7 +8,7 @@ from pydantic import Field, create_model, model_validator
 from trilemma.catalogue.economics import Economics
 from trilemma.scenario.fields import Share, Strict, problem
 
-ABOVE_ZERO = {"horizon_months", "owned_life_years", "model_life_months"}  # divisors: nothing is paid off in no time
+ABOVE_ZERO = {"horizon_months", "model_life_months"}  # divisors: nothing is paid off in no time
 AT_LEAST_ONE = {"pue"}  # a facility draws at least what its servers draw
 
 

@@ -152,7 +152,7 @@ class Workload(Strict):
     """A shipped trace's name or a file's path."""
     format: Word | None = None
     """The trace's format; `auto`, read from its header, where left out."""
-    rate_scale: Annotated[float, Field(gt=0)] = 1.0
+    rate_scale: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """How many times as fast requests arrive."""
     window: Window | None = None
     profile: Profile | None = None

@@ -21,6 +21,7 @@ from trilemma.workload.requests import Requests
 from trilemma.workload.streams import stream
 
 OPEN_LOOP_REQUESTS = 2000
+MOST_CLIENTS = 500_000  # ten requests each: about a gigabyte
 LEAST_SEATS = 256  # measured servers raised max_num_seqs to the concurrency, seldom below this
 
 
@@ -90,6 +91,8 @@ def deployment_of(c: Configuration) -> Deployment:
 
 def prepare(c: Configuration, deployment: Deployment, efficiency: Efficiency) -> tuple[StepModel, EngineLimits]:
     """The latency model and scheduler bounds of a configuration; UnsupportedError says why it cannot run."""
+    if c.concurrency > MOST_CLIENTS:
+        raise UnsupportedError(f"{c.concurrency:,} clients are more than the {MOST_CLIENTS:,} that are simulated")
     if c.speculative_mtp and not c.model.mtp_layers:
         raise UnsupportedError(f"{c.model.name} has no multi-token prediction layers in the catalogue")
     if not c.engine.runs_on(c.accelerator):
@@ -157,7 +160,7 @@ def predict_open_loop(c: Configuration, rate_per_s: float, *, seed: int = 0) -> 
 
 def _prediction(c: Configuration, steps: StepModel, run: Run, means: tuple[float, float, float]) -> Prediction:
     deployment, efficiency = steps.deployment, steps.efficiency
-    engine, source = efficiency.engine, efficiency.source
+    engine, source = efficiency.engine, steps.source
     batch = max(1, round(run.mean_running))
     context = round(batch * (c.isl + c.osl / 2) * (1 + c.ratio_low) / 2)
     chunk = min(c.isl, deployment.knobs.max_num_batched_tokens)
@@ -176,6 +179,10 @@ def _prediction(c: Configuration, steps: StepModel, run: Run, means: tuple[float
 def approximations(steps: StepModel) -> tuple[str, ...]:
     """What a reader of simulated latencies should know about where they are not first-hand."""
     engine, model = steps.deployment.engine, steps.deployment.model
+    domain = steps.deployment.accelerator.link_domain_gpus
+    far = (
+        f"collectives cross link domains of {domain} GPUs: their time is not measured" if steps.crosses_domains else ""
+    )
     rules = "" if engine.name == "vllm" else f"scheduled by vLLM's rules with {engine.name}'s measured overheads"
     read = f"{model.name}: {model.note}" if model.note else ""
-    return tuple(text for text in (steps.efficiency.note, rules, read) if text)
+    return tuple(text for text in (steps.efficiency.note, far, rules, read) if text)
