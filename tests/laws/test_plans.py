@@ -27,8 +27,8 @@ from trilemma.metrics.limits import Metric
 from trilemma.metrics.summary import judge
 from trilemma.planner import plan as planning
 from trilemma.planner.answer import Rejection, describe
+from trilemma.planner.bench import saturation_of
 from trilemma.planner.candidates import deployments, screen
-from trilemma.planner.evaluate import saturation_of
 from trilemma.planner.plan import floor_usd_per_h, look, offers_for, plan
 
 CENT = 0.01

@@ -7,17 +7,11 @@ from tests.planner.questions import BATCH, CLOSED, DAY, answer, by_shape, questi
 from trilemma.cost.sizing import replicas_for
 from trilemma.metrics.limits import Metric
 from trilemma.planner.answer import Rejection, Trial, describe
+from trilemma.planner.batch import filled
+from trilemma.planner.bench import Bench, knee_rps, saturation_rps, stream_at
 from trilemma.planner.candidates import deployments, screen
-from trilemma.planner.evaluate import (
-    Bench,
-    batch_schedules,
-    evaluate,
-    filled,
-    hold,
-    knee_rps,
-    saturation_rps,
-    stream_at,
-)
+from trilemma.planner.evaluate import evaluate, hold
+from trilemma.planner.schedules import batch_schedules
 
 ONE = {"space.accelerators": ["h100_sxm"], "space.precisions": ["bf16"], "space.tensor_parallel": [1]}
 

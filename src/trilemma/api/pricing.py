@@ -10,8 +10,9 @@ from trilemma.catalogue.offer import Offer
 from trilemma.deployment.spec import Deployment, Parallelism
 from trilemma.errors import InputError, UnsupportedError
 from trilemma.planner.answer import Rejection, Trial
+from trilemma.planner.bench import Bench, saturation_rps
 from trilemma.planner.candidates import deployments, screen
-from trilemma.planner.evaluate import Bench, hold, saturation_rps
+from trilemma.planner.evaluate import hold
 from trilemma.planner.plan import price
 from trilemma.report.document import bill_dict, deployment_dict, finite, limit_dict, memory_dict, terms_dict
 

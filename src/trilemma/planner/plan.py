@@ -13,8 +13,9 @@ from trilemma.cost.bill import Bill, bill
 from trilemma.cost.fleet import CHARGES_ALL_DAY
 from trilemma.errors import InfeasibleError, InputError
 from trilemma.planner.answer import Answer, Counts, Fleet, NearestMiss, Plan, Rejection, Trial, describe
+from trilemma.planner.bench import saturation_of
 from trilemma.planner.candidates import Candidate, deployments, screen
-from trilemma.planner.evaluate import evaluate, saturation_of, smallest_fleet
+from trilemma.planner.evaluate import evaluate, smallest_fleet
 from trilemma.planner.question import Question
 from trilemma.planner.relaxation import changes, relax
 from trilemma.search.pareto import non_dominated

@@ -1,0 +1,134 @@
+"""A simulated fleet as a trial with its reasons, or a candidate as a rejection."""
+
+from dataclasses import replace
+
+from trilemma.latency.step import StepTerms
+from trilemma.metrics.activity import Activity, Capacity, Schedule
+from trilemma.metrics.limits import Metric, Miss, request_bounds
+from trilemma.metrics.summary import in_limits, judge, summarise
+from trilemma.metrics.timings import Timings
+from trilemma.planner.answer import Fleet, Rejection, Trial, describe
+from trilemma.planner.bench import Bench
+from trilemma.planner.candidates import Candidate
+from trilemma.planner.question import Question
+from trilemma.sim.predict import approximations
+from trilemma.sim.replica import Run
+
+MOST_REPLICAS = 10_000  # of one fleet: beyond, the question is mistaken rather than large
+
+
+def out(candidate: Candidate, stage: str, reason: str) -> Rejection:
+    """The candidate rejected at `stage` for `reason`."""
+    return Rejection(label=describe(candidate.deployment), stage=stage, reason=reason)
+
+
+def too_many(bench: Bench, replicas: int) -> Rejection | None:
+    """Why a fleet of `replicas` is too large; None where it is not."""
+    gpus, most = replicas * bench.candidate.deployment.gpus, bench.question.space.max_gpus
+    if replicas > MOST_REPLICAS:
+        return out(bench.candidate, "limits", f"needs {replicas:,} replicas, over {MOST_REPLICAS:,}")
+    if most is None or gpus <= most:
+        return None
+    reason = f"needs {gpus} GPUs for the load, max_gpus is {most}"
+    return replace(out(bench.candidate, "size", reason), gpus_needed=gpus)
+
+
+def missed(bench: Bench, misses: tuple[Miss, ...], when: str) -> Rejection:
+    """The candidate rejected for the limits it misses, `when` in words."""
+    return replace(out(bench.candidate, "limits", f"{misses[0].text} {when}"), misses=misses)
+
+
+def activity_of(run: Run, question: Question, *, gpus: int, offered_rps: float, replicas: int) -> Activity:
+    """GPU time and token work of a run on `replicas` replicas of `gpus` GPUs."""
+    timings = run.timings
+    good = in_limits(timings, request_bounds(question.limits))
+    late = timings.finished & ~good
+    tokens = timings.prompt_tokens + timings.output_tokens
+    return Activity(
+        span_s=run.span_s,
+        rate_rps=offered_rps,
+        held_gpu_s=run.span_s * replicas * gpus,
+        prefill_gpu_s=run.prefill_s * gpus,
+        decode_gpu_s=run.decode_s * gpus,
+        useful_tokens=int(tokens[good].sum()),
+        late_tokens=int(tokens[late].sum()),
+        recomputed_tokens=int(timings.recomputed_tokens.sum()),
+        prompt_tokens_in_limits=int(timings.prompt_tokens[good].sum()),
+        output_tokens_in_limits=int(timings.output_tokens[good].sum()),
+        requests=len(timings),
+        requests_in_limits=int(good.sum()),
+    )
+
+
+def trial_of(
+    bench: Bench,
+    run: Run,
+    at_knee: Run,
+    *,
+    replicas: int,
+    offered_rps: float,
+    capacity: Capacity,
+    schedules: tuple[Schedule, Schedule],
+) -> Trial:
+    """The sized fleet with what it did, what binds at the knee, and the steps it is made of."""
+    candidate, question = bench.candidate, bench.question
+    deployment = replace(candidate.deployment, replicas=replicas)
+    decode, prefill = step_terms(candidate, at_knee)
+    summary = summarise(run.timings, question.limits)
+    fleet = Fleet(
+        deployment=deployment,
+        capacity=capacity,
+        activity=activity_of(
+            run, question, gpus=deployment.parallelism.gpus, offered_rps=offered_rps, replicas=replicas
+        ),
+        schedule=schedules[0],
+        scaled_schedule=schedules[1],
+    )
+    return Trial(
+        fleet=fleet,
+        memory=candidate.memory,
+        summary=summary,
+        misses=judge(summary.values, question.limits, margins=bench.margins),
+        margins=bench.margins,
+        decode_terms=decode,
+        prefill_terms=prefill,
+        bottleneck=decode.bottleneck,
+        binds=what_binds(bench, at_knee, capacity, decode, prefill),
+        peak_kv_share=at_knee.peak_kv_share,
+        source=candidate.steps.source,
+        notes=approximations(candidate.steps),
+    )
+
+
+def step_terms(candidate: Candidate, run: Run) -> tuple[StepTerms, StepTerms]:
+    """(decode, prefill) terms of typical steps: the mean batch of `run`, and a full prefill chunk of a mean prompt."""
+    timings: Timings = run.timings
+    done = timings.finished
+    batch = max(1, round(run.mean_running))
+    context = float(timings.prompt_tokens[done].mean() + timings.output_tokens[done].mean() / 2)
+    decode = candidate.steps.terms(decodes=batch, context_sum=round(batch * (context + 1)), sampling=batch)
+    budget = candidate.deployment.knobs.max_num_batched_tokens
+    prompt = max(1, round(float(timings.prompt_tokens[done].mean())))
+    whole, rest = divmod(budget, prompt)
+    pairs = whole * prompt * (prompt + 1) + rest * (rest + 1)
+    return decode, candidate.steps.terms(prefill_tokens=budget, pair_sum=pairs, sampling=max(1, whole))
+
+
+def what_binds(bench: Bench, run: Run, capacity: Capacity, decode: StepTerms, prefill: StepTerms) -> str:
+    """What keeps a replica from taking more load, in words: the limit it would miss, and the resource behind it."""
+    seats = bench.limits.max_num_seqs
+    if run.timings.preemptions.sum() or run.peak_kv_share > 0.98:
+        resource = f"KV memory ({100 * run.peak_kv_share:.0f}% full)"
+    elif run.mean_running >= 0.95 * seats:
+        resource = f"scheduler seats (max_num_seqs {seats})"
+    else:
+        resource = decode.bottleneck
+    knee, saturated = capacity.knee_rps, capacity.saturation_rps
+    if knee is None or saturated is None:
+        missed = f"{bench.last_misses[0].limit.text} is missed" if bench.last_misses else "every limit holds"
+        return f"{missed} at this load; a decode step waits for {resource}"
+    if not bench.last_misses or knee >= 0.99 * saturated:
+        return f"saturation: {resource}"
+    limit = bench.last_misses[0].limit
+    waits = f"prefills wait for {prefill.bottleneck}" if limit.metric is Metric.TTFT else f"decodes wait for {resource}"
+    return f"{limit.text} at {100 * knee / saturated:.0f}% of saturation; {waits}"
