@@ -69,7 +69,7 @@ def predict(
             predicted = api.predict(ours, where=str(rows), catalogue_files=catalogue or (), seed=seed, progress=advance)
             document = table = predictions = predicted_rows(theirs, predicted)
     emit(table, output=output, output_file=output_file, document=document)
-    unpredicted = [row for row in predictions if row["predicted_tpot_ms"] is None]
+    unpredicted = [row for row in predictions if row["predicted_ttft_ms"] is None]
     if strict and unpredicted:
         first = unpredicted[0]["note"]
         raise UnsupportedError(f"{len(unpredicted)} of {len(predictions)} rows not predicted, first: {first}")

@@ -232,7 +232,7 @@ def _remedy(deployment: Deployment, held: Memory) -> str:
     if bits is not None:
         found.append(f"weights of {bits:.1f} bits on average would fit")
     domain = deployment.accelerator.link_domain_gpus
-    return ", or ".join(found) or f"nothing fits inside the link domain of {domain} GPUs: add pipeline stages"
+    return ", or ".join(found) or f"no tensor parallelism inside the link domain of {domain} GPUs fits"
 
 
 def _bits_that_fit(deployment: Deployment, held: Memory) -> float | None:
