@@ -4,6 +4,8 @@ Exit codes (design contract): 0 done, 2 usage or bad input, 3 infeasible, 4 a li
 5 unsupported.
 """
 
+from collections.abc import Iterable
+
 
 class TrilemmaError(Exception):
     """A user-facing failure with an exit code; the command line prints its text and no traceback."""
@@ -23,6 +25,18 @@ class InputError(TrilemmaError):
     def __init__(self, where: str, *, expected: str, found: str, hint: str = "") -> None:
         self.where, self.expected, self.found, self.hint = where, expected, found, hint
         super().__init__(f"{where}: expected {expected}, found {found}" + (f" ({hint})" if hint else ""))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest known word; empty where none is near.
+
+    >>> did_you_mean("azur", ["azure", "mooncake"])
+    "did you mean 'azure'?"
+    """
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 class InfeasibleError(TrilemmaError):

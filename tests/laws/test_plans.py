@@ -29,7 +29,7 @@ from trilemma.planner import plan as planning
 from trilemma.planner.answer import Rejection, describe
 from trilemma.planner.bench import saturation_of
 from trilemma.planner.candidates import deployments, screen
-from trilemma.planner.plan import floor_usd_per_h, look, offers_for, plan
+from trilemma.planner.plan import floor_usd_per_h, look, plan
 
 CENT = 0.01
 DUST = 1e-9
@@ -83,7 +83,7 @@ def test_the_whole_workload_was_served(changes):
 )
 def test_every_candidate_is_a_plan_or_has_a_reason(changes):
     asked, looked_at = question(changes), answer(changes)
-    wanted = {describe(d): {o.name for o in offers_for(d.accelerator, asked)} for d in deployments(asked)}
+    wanted = {describe(d): {o.name for o in asked.space.offers_for(d.accelerator)} for d in deployments(asked)}
     assert len(wanted) == len(list(deployments(asked))) == looked_at.counts.shapes
     assert looked_at.counts.candidates == sum(map(len, wanted.values()))
     plans = {shape: {p.offer.name for p in group} for shape, group in by_shape(looked_at.plans).items()}

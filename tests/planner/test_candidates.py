@@ -7,7 +7,7 @@ from trilemma.api.question import ask
 from trilemma.errors import InputError
 from trilemma.planner.answer import Rejection, describe
 from trilemma.planner.candidates import Candidate, deployments, knob_choices, screen
-from trilemma.planner.plan import offers_for, plan
+from trilemma.planner.plan import plan
 
 OPEN = {"space.max_num_batched_tokens": None, "space.max_num_seqs": None}
 DEFAULT = OPEN | {"space.precisions": None, "space.tensor_parallel": None, "space.offers": None, "space.engines": None}
@@ -86,7 +86,7 @@ def test_the_space_left_open_is_the_whole_catalogue_but_spot(tmp_path):
     assert [p.name for p in space.precisions] == ["bf16", "fp8", "nvfp4"]
     assert [e.name for e in space.engines] == ["vllm"]
     assert space.tensor_parallel == (1, 2, 4, 8)
-    assert all(offers_for(a, asked.question) for a in space.accelerators)  # nothing is tried that cannot be bought
+    assert all(space.offers_for(a) for a in space.accelerators)  # nothing is tried that cannot be bought
 
 
 def test_candidates_carry_the_memory_they_were_judged_by():

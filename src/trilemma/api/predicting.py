@@ -1,6 +1,6 @@
 """`predict`: latency and throughput of configurations, one a row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from trilemma.catalogue.catalogue import Catalogue, load_catalogue
 from trilemma.catalogue.precision import Precision
 from trilemma.errors import InputError, TrilemmaError
+from trilemma.planner.plan import Progress, quiet
 from trilemma.sim.interval import Estimate
 from trilemma.sim.predict import Configuration, Prediction, predict_closed_loop, predict_open_loop
 from trilemma.units import parse_rate_per_s
@@ -22,7 +23,6 @@ NOTHING = {
         "predicted_tok_s_per_gpu", "predicted_tok_s_per_gpu_low", "predicted_tok_s_per_gpu_high",
     )
 }  # fmt: skip
-Progress = Callable[[int, int, str], None]
 
 
 def predict(
@@ -31,7 +31,7 @@ def predict(
     where: str = "rows",
     catalogue_files: Sequence[Path] = (),
     seed: int | None = None,
-    progress: Progress = lambda _done, _total, _now: None,
+    progress: Progress = quiet,
 ) -> list[dict[str, Any]]:
     """One answer a row, in order: medians with 80% intervals, source and note.
 

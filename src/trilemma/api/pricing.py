@@ -1,6 +1,6 @@
 """`simulate` and `cost`: one deployment, chosen by the user, under a scenario's load."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ from trilemma.planner.answer import Rejection, Trial
 from trilemma.planner.bench import Bench, saturation_rps
 from trilemma.planner.candidates import deployments, screen
 from trilemma.planner.evaluate import hold
-from trilemma.planner.plan import price
+from trilemma.planner.plan import Progress, price, quiet
 from trilemma.report.document import bill_dict, deployment_dict, finite, limit_dict, memory_dict, terms_dict
 
-Progress = Callable[[int, int, str], None]
 CHOICES = (
     "accelerator", "engine", "precision", "kv_precision", "tensor", "pipeline", "data", "expert", "replicas",
     "max_num_batched_tokens", "max_num_seqs",
@@ -30,7 +29,7 @@ def simulate(
     overrides: Mapping[str, object] | None = None,
     catalogue_files: Sequence[Path] = (),
     seed: int | None = None,
-    progress: Progress = lambda _done, _total, _now: None,
+    progress: Progress = quiet,
 ) -> dict[str, Any]:
     """The scenario's load on one deployment: latencies, limits, throughput, use of time and memory.
 
@@ -51,7 +50,7 @@ def cost(
     overrides: Mapping[str, object] | None = None,
     catalogue_files: Sequence[Path] = (),
     seed: int | None = None,
-    progress: Progress = lambda _done, _total, _now: None,
+    progress: Progress = quiet,
 ) -> dict[str, Any]:
     """The four-dimension bill of one deployment under the scenario's load, with every line's formula.
 
@@ -76,7 +75,7 @@ def _offers(asked: Asked, trial: Trial, wanted: str | None) -> tuple[Offer, ...]
     if wanted is not None:
         found = asked.catalogue.offers_for(accelerator, kinds=(wanted,), where="--offer")
     else:
-        found = tuple(o for o in asked.question.space.offers if o.accelerator == accelerator)
+        found = asked.question.space.offers_for(trial.deployment.accelerator)
         found = found or asked.catalogue.offers_for(accelerator, kinds=DEFAULT_OFFERS)
     if not found:
         raise InputError("--offer", expected=f"an offer of {accelerator}", found=f"none {wanted or ''}".strip())

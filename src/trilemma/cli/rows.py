@@ -1,12 +1,11 @@
 """The CSV files `predict` reads, and the columns it adds to them."""
 
 import csv
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, did_you_mean
 
 REQUIRED: Final = ("model", "system", "engine", "precision", "isl", "osl", "concurrency", "tp")
 OPTIONAL: Final = ("id", "engine_version", "length_ratio_low", "gpus", "dp", "ep", "pp", "speculative", "measured_on")
@@ -56,14 +55,18 @@ def _our_header(header: Sequence[str], renamed: Mapping[str, str], *, place: str
     known = (*REQUIRED, *OPTIONAL, *MEASURED)
     for theirs, our in renamed.items():
         if theirs not in header:
-            raise InputError("--map", expected=f"a column of {place}", found=repr(theirs), hint=_near(theirs, header))
+            raise InputError(
+                "--map", expected=f"a column of {place}", found=repr(theirs), hint=did_you_mean(theirs, header)
+            )
         if our not in known:
-            raise InputError("--map", expected=f"one of {', '.join(known)}", found=repr(our), hint=_near(our, known))
+            raise InputError(
+                "--map", expected=f"one of {', '.join(known)}", found=repr(our), hint=did_you_mean(our, known)
+            )
     names = [renamed.get(name, name) for name in header]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{place}:1", expected="each column once", found=f"{twice[0]!r} twice")
     if missing := [name for name in REQUIRED if name not in names]:
-        hint = _near(missing[0], [name for name in header if name not in known])
+        hint = did_you_mean(missing[0], [name for name in header if name not in known])
         raise InputError(
             f"{place}:1",
             expected=f"the columns {', '.join(REQUIRED)}",
@@ -71,11 +74,6 @@ def _our_header(header: Sequence[str], renamed: Mapping[str, str], *, place: str
             hint=f"{hint} --map THEIRS={missing[0]} names it" if hint else f"--map THEIRS={missing[0]} names it",
         )
     return names
-
-
-def _near(word: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def predicted_rows(theirs: Sequence[TextRow], predicted: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:

@@ -44,8 +44,8 @@ class Trial:
     """A deployment sized for and simulated on the whole workload, before any price.
 
     `summary` is the simulated run at the sizing load. `misses` is empty when every limit holds for the predicted
-    latency times its entry of `margins`. `bottleneck` is the resource a decode step at the knee waits for, `binds`
-    says in words what keeps a replica from taking more.
+    latency times its entry of `margins`. `binds` says in words what keeps a replica from
+    taking more.
     """
 
     fleet: Fleet
@@ -55,11 +55,15 @@ class Trial:
     margins: Mapping[Metric, float]
     decode_terms: StepTerms
     prefill_terms: StepTerms
-    bottleneck: str
     binds: str
     peak_kv_share: float
     source: Source
     notes: tuple[str, ...] = ()
+
+    @property
+    def bottleneck(self) -> str:
+        """The resource a decode step at the knee waits for."""
+        return self.decode_terms.bottleneck
 
     @property
     def deployment(self) -> Deployment:

@@ -91,9 +91,7 @@ def filled(replicas: int, candidate: Candidate, question: Question) -> int:
     """At least `replicas` of a batch job: as many as fit the whole units that they need in any case, since on rented
     nodes the job then ends, and the rent with it, so much sooner; never more than requests or max_gpus allow."""
     size, n = candidate.deployment.gpus, len(question.workload.requests)
-    units = [
-        o.purchase_unit_gpus for o in question.space.offers if o.accelerator == candidate.deployment.accelerator.name
-    ]
+    units = [offer.purchase_unit_gpus for offer in question.space.offers_for(candidate.deployment.accelerator)]
     together = max(1, min(units, default=1) // size)
     most = n if question.space.max_gpus is None else min(n, question.space.max_gpus // size)
     return max(replicas, min(-(-replicas // together) * together, most))

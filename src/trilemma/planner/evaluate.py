@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 
 from trilemma.cost.sizing import replicas_for
-from trilemma.metrics.activity import Activity, Capacity, Schedule
+from trilemma.metrics.activity import Activity, Capacity
 from trilemma.metrics.limits import Miss
 from trilemma.planner.answer import Fleet, Rejection, Trial
 from trilemma.planner.batch import GROWTHS, filled, last_answer_s, size_batch
 from trilemma.planner.bench import Bench, knee_rps
 from trilemma.planner.candidates import Candidate
 from trilemma.planner.question import Question
-from trilemma.planner.schedules import batch_schedules, held_all_day, stream_schedules
+from trilemma.planner.schedules import batch_schedules, steady, stream_schedules
 from trilemma.planner.trial import missed, out, too_many, trial_of
 from trilemma.sim.replica import Run
 from trilemma.units import SECONDS_PER_H
@@ -50,18 +50,11 @@ def hold(bench: Bench, saturated: float, replicas: int) -> Trial:
         schedules = batch_schedules(question, replicas, last_answer_s(run))
     elif workload.clients:
         load = len(requests) / run.span_s
-        held = np.array([float(replicas)])
-        one = Schedule(
-            seconds=np.array([run.span_s]),
-            load_rps=np.array([load]),
-            held_replicas=held,
-            asked_replicas=held,
-            reason="as long as the run takes",
-        )
-        schedules = (one, one)
+        schedules = steady(np.array([load]), replicas, seconds=run.span_s, reason="as long as the run takes")
     else:
         load = workload.sizing_rps
-        schedules = held_all_day(question, replicas)
+        reason = "a fixed number of replicas"
+        schedules = steady(workload.hourly_rps, replicas, seconds=SECONDS_PER_H, reason=reason)
     return trial_of(
         bench,
         run,
@@ -135,14 +128,6 @@ def size_closed_loop(bench: Bench, saturated: float) -> Trial | Rejection:
         return rejection
     run = bench.play(requests, replicas, clients)
     rate = len(requests) / run.span_s
-    ones = np.array([float(replicas)])
-    schedule = Schedule(
-        seconds=np.array([SECONDS_PER_H]),
-        load_rps=np.array([rate]),
-        held_replicas=ones,
-        asked_replicas=ones,
-        reason="closed loop: the clients never leave",
-    )
     knee = min(saturated, len(requests) / runs[high].span_s / high)
     return trial_of(
         bench,
@@ -151,7 +136,9 @@ def size_closed_loop(bench: Bench, saturated: float) -> Trial | Rejection:
         replicas=replicas,
         offered_rps=rate,
         capacity=Capacity(saturation_rps=max(saturated, rate / replicas), knee_rps=max(knee, rate / replicas)),
-        schedules=(schedule, schedule),
+        schedules=steady(
+            np.array([rate]), replicas, seconds=SECONDS_PER_H, reason="closed loop: the clients never leave"
+        ),
     )
 
 

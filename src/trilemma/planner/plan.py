@@ -7,7 +7,6 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.offer import Offer
 from trilemma.cost.bill import Bill, bill
 from trilemma.cost.fleet import CHARGES_ALL_DAY
@@ -126,7 +125,7 @@ def look(
         plans=tuple(sorted(plans, key=_rank)),
         rejected=tuple(rejected),
         shapes=len(every),
-        candidates=sum(len(offers_for(d.accelerator, question)) for d in every),
+        candidates=sum(len(question.space.offers_for(d.accelerator)) for d in every),
         simulated=simulated,
         sized=sized,
         simulations=simulations,
@@ -143,7 +142,7 @@ def _rank(p: Plan) -> tuple[float, float, float, str]:
 
 def _priced(trial: Trial, question: Question, rejected: list[Rejection]) -> list[Plan]:
     """The trial at every offer of its accelerator; a rejection where there is none."""
-    offers = offers_for(trial.deployment.accelerator, question)
+    offers = question.space.offers_for(trial.deployment.accelerator)
     if not offers:
         reason = f"no offer of {trial.deployment.accelerator.name} in the space"
         rejected.append(Rejection(label=describe(trial.deployment), stage="cost", reason=reason))
@@ -174,16 +173,11 @@ def floor_usd_per_h(candidate: Candidate, saturated_rps: float, question: Questi
 
     0.0, no bound, where nothing is served or offered (the reason is still to be found) and for a closed loop.
     """
-    offers = offers_for(candidate.deployment.accelerator, question)
+    offers = question.space.offers_for(candidate.deployment.accelerator)
     if saturated_rps <= 0 or not offers or question.workload.clients:
         return 0.0
     fleet = smallest_fleet(candidate, saturated_rps, question)
     return min(_bill(fleet, offer, question).total_usd_per_h for offer in offers)
-
-
-def offers_for(accelerator: Accelerator, question: Question) -> tuple[Offer, ...]:
-    """The space's offers of one accelerator."""
-    return tuple(offer for offer in question.space.offers if offer.accelerator == accelerator.name)
 
 
 def plan(question: Question, progress: Progress = quiet, executor: Executor = HERE) -> Answer:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.economics import Economics
 from trilemma.catalogue.engine import Engine
@@ -10,7 +12,7 @@ from trilemma.catalogue.offer import Offer
 from trilemma.catalogue.precision import Precision
 from trilemma.metrics.limits import Limit, Metric
 from trilemma.workload.profile import DailyProfile
-from trilemma.workload.requests import Requests
+from trilemma.workload.requests import FloatArray, Requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +33,15 @@ class Workload:
     notes: tuple[str, ...] = ()
 
     @property
-    def sizing_rps(self) -> float:
-        """The load the fleet is sized for: the busiest hour of the profile, the trace's own rate without one."""
+    def hourly_rps(self) -> FloatArray:
+        """(hours,) load of each hour of the profile; without one the trace's own rate, hour after hour."""
         rate = self.requests.rate_per_s
-        return float(self.profile.load_rps(rate).max()) if self.profile is not None else rate
+        return np.array([rate]) if self.profile is None else self.profile.load_rps(rate)
+
+    @property
+    def sizing_rps(self) -> float:
+        """The load the fleet is sized for: that of the busiest hour."""
+        return float(self.hourly_rps.max())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +63,10 @@ class Space:
     max_num_batched_tokens: tuple[int, ...] = ()
     max_num_seqs: tuple[int, ...] = ()
     max_gpus: int | None = None
+
+    def offers_for(self, accelerator: Accelerator) -> tuple[Offer, ...]:
+        """The space's offers of one accelerator."""
+        return tuple(offer for offer in self.offers if offer.accelerator == accelerator.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,16 @@ from trilemma.cost.sizing import sized_schedule
 from trilemma.metrics.activity import Schedule
 from trilemma.planner.question import Question
 from trilemma.units import SECONDS_PER_H
+from trilemma.workload.requests import FloatArray
 
 
 def stream_schedules(question: Question, replica_capacity_rps: float) -> tuple[Schedule, Schedule]:
     """(held all day at the peak, following the load) for requests that arrive by themselves."""
     workload, sizing = question.workload, question.sizing
-    profile, load = workload.profile, workload.sizing_rps
-    hours = np.array([load]) if profile is None else profile.load_rps(workload.requests.rate_per_s)
+    hours = workload.hourly_rps
+    shaped = (
+        "no workload.profile: the trace repeats" if workload.profile is None else "the day follows workload.profile"
+    )
     build = partial(
         sized_schedule,
         seconds=np.full(hours.size, SECONDS_PER_H),
@@ -22,7 +25,7 @@ def stream_schedules(question: Question, replica_capacity_rps: float) -> tuple[S
         replica_capacity_rps=replica_capacity_rps,
         headroom=sizing.headroom,
         spare=sizing.spare_replicas,
-        reason="no workload.profile: the trace repeats" if profile is None else "the day follows workload.profile",
+        reason=shaped,
     )
     return build(scales_down=False), build(scales_down=True)
 
@@ -46,16 +49,14 @@ def batch_schedules(question: Question, replicas: int, makespan_s: float) -> tup
     )
 
 
-def held_all_day(question: Question, replicas: int) -> tuple[Schedule, Schedule]:
-    """The same replicas, all of them asked for, in every hour."""
-    profile, load = question.workload.profile, question.workload.sizing_rps
-    hours = np.array([load]) if profile is None else profile.load_rps(question.workload.requests.rate_per_s)
-    held = np.full(hours.size, float(replicas))
+def steady(load_rps: FloatArray, replicas: int, *, seconds: float, reason: str) -> tuple[Schedule, Schedule]:
+    """The same replicas, all of them asked for, in every interval of `seconds`, whatever its load (k,)."""
+    held = np.full(load_rps.size, float(replicas))
     one = Schedule(
-        seconds=np.full(hours.size, SECONDS_PER_H),
-        load_rps=hours,
+        seconds=np.full(load_rps.size, seconds),
+        load_rps=load_rps,
         held_replicas=held,
         asked_replicas=held,
-        reason="a fixed number of replicas",
+        reason=reason,
     )
     return one, one

@@ -92,7 +92,6 @@ def trial_of(
         margins=bench.margins,
         decode_terms=decode,
         prefill_terms=prefill,
-        bottleneck=decode.bottleneck,
         binds=what_binds(bench, at_knee, capacity, decode, prefill),
         peak_kv_share=at_knee.peak_kv_share,
         source=candidate.steps.source,

@@ -1,6 +1,5 @@
 """Reading a scenario: the file, the flags over it, and every complaint at its file, line and key."""
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
@@ -8,7 +7,7 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from trilemma.errors import InputError
+from trilemma.errors import InputError, did_you_mean
 from trilemma.scenario.document import Document, KeyPath, override, read_document
 from trilemma.scenario.model import Scenario
 from trilemma.workload.trace_file import resolve
@@ -46,7 +45,7 @@ def load_scenario(path: Path | str, overrides: Mapping[str, object] | None = Non
     except UnicodeDecodeError as error:
         raise InputError(str(path), expected="text in UTF-8", found=f"byte {error.start} that is not") from None
     except FileNotFoundError:
-        near = _nearest(path.name, [p.name for suffix in ("yaml", "yml") for p in path.parent.glob(f"*.{suffix}")])
+        near = did_you_mean(path.name, [p.name for suffix in ("yaml", "yml") for p in path.parent.glob(f"*.{suffix}")])
         raise InputError(str(path), expected="a scenario file", found="no file of that name", hint=near) from None
     except OSError as error:
         raise InputError(str(path), expected="a readable scenario file", found=str(error.strerror)) from None
@@ -100,13 +99,13 @@ def _input_error(document: Document, problem: ErrorDetails) -> InputError:
         return InputError(where, expected=context["expected"], found=context["found"], hint=context["hint"])
     if kind == "extra_forbidden":
         known = _known_keys(path[:-1])
-        hint = _nearest(str(path[-1]), known) or f"known here: {', '.join(known)}"
+        hint = did_you_mean(str(path[-1]), known) or f"known here: {', '.join(known)}"
         return InputError(where, expected="a known key", found=f"the unknown key {path[-1]!r}", hint=hint)
     if kind == "missing":
         return InputError(where, expected=EXPECTED[kind], found="nothing")
     hint = ""
     if kind == "literal_error" and isinstance(problem["input"], str):
-        hint = _nearest(problem["input"], context["expected"].replace("'", "").replace(" or ", ", ").split(", "))
+        hint = did_you_mean(problem["input"], context["expected"].replace("'", "").replace(" or ", ", ").split(", "))
     fallback = problem["msg"].removeprefix("Input should be ")
     expected = EXPECTED[kind].format(**context) if kind in EXPECTED else fallback
     return InputError(where, expected=expected, found=found, hint=hint)
@@ -118,12 +117,6 @@ def _found(value: object) -> str:
         return "nothing"
     text = repr(list(value)) if isinstance(value, tuple) else repr(value)
     return text if len(text) <= LONGEST_FOUND else text[: LONGEST_FOUND - 4] + " ..."
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    """'did you mean ...' for a near miss, otherwise nothing."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _known_keys(path: KeyPath) -> list[str]:

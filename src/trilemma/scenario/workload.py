@@ -2,11 +2,11 @@
 
 from dataclasses import MISSING
 from dataclasses import fields as dataclass_fields
-from difflib import get_close_matches
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from trilemma.errors import did_you_mean
 from trilemma.scenario.fields import Counts, Duration, Multipliers, Rate, Strict, Word, made, problem
 from trilemma.units import parse_rate_per_s, parse_time_s
 from trilemma.workload.arrivals import Arrivals as ArrivalProcess
@@ -171,9 +171,7 @@ class Workload(Strict):
     @classmethod
     def _known_format(cls, name: str | None) -> str | None:
         if name is not None and name not in ("auto", *FORMATS):
-            near = get_close_matches(name, FORMATS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else ""
-            raise problem(f"auto, {', '.join(FORMATS)}", repr(name), hint=hint)
+            raise problem(f"auto, {', '.join(FORMATS)}", repr(name), hint=did_you_mean(name, FORMATS))
         return name
 
     @model_validator(mode="after")
