@@ -36,7 +36,14 @@ class Api(types.ModuleType):
 
     def simulate(self, path, **options):
         self.calls.append((path, options))
-        return {"ttft_p99_s": 1.2, "limits": [{"limit": "ttft p99 <= 1 s", "value": 1.2, "met": False}]}
+        limit = {"limit": "ttft p99 <= 1 s", "value": 1.2, "met": False}
+        result = {"ttft_p99_s": 1.2, "limits": [limit], "series": {"time_s": [0.0, 10.0], "running": [1.0, 2.0]}}
+        if "compare" not in options:
+            return result
+        return {"compare": options["compare"], "off": result, "on": result | {"ttft_p99_s": 0.6, "hits": 0.5}}
+
+    def RunFiles(self, **files):
+        return files
 
     def cost(self, path, **options):
         self.calls.append((path, options))
@@ -72,6 +79,7 @@ def api(monkeypatch):
     fake = Api()
     report = types.ModuleType("trilemma.report")
     report.plan_text = lambda answer: "the plan in words"
+    report.series_text = lambda columns: f"{len(columns['time_s'])} intervals"
     for name, module in (("api", fake), ("report", report)):
         monkeypatch.setitem(sys.modules, f"trilemma.{name}", module)
         monkeypatch.setattr(trilemma, name, module, raising=False)

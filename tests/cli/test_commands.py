@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -51,6 +52,44 @@ def test_simulate_fails_on_missed_limits_only_when_asked(trilemma_says, api, sce
     code, out, err = trilemma_says("simulate", scenario, "--check")
     assert (code, err) == (4, "error: limits missed: ttft p99 <= 1 s\n")
     assert "ttft_p99_s" in out
+
+
+def test_simulate_hands_over_how_requests_are_played_and_where_they_are_written(trilemma_says, api, scenario):
+    assert trilemma_says("simulate", scenario)[0] == 0
+    options = api.calls[-1][1]
+    assert (options["prefix_caching"], options["async_scheduling"], options["files"]) == (False, False, {})
+    assert not {"routing", "compare", "resolution"} & set(options)
+    flags = ("--routing", "power-of-two", "--prefix-caching", "--async-scheduling", "--resolution", "10 s")
+    files = ("--requests-file", "a.parquet", "--series-file", "b.csv", "--chrome-trace", "c.json")
+    assert trilemma_says("simulate", scenario, *flags, *files, "--chrome-trace-requests", "50")[0] == 0
+    options = api.calls[-1][1]
+    assert (options["routing"], options["resolution"]) == ("power-of-two", "10 s")
+    assert (options["prefix_caching"], options["async_scheduling"]) == (True, True)
+    assert options["files"] == {
+        "requests": Path("a.parquet"), "series": Path("b.csv"), "trace": Path("c.json"), "trace_requests": 50,
+    }  # fmt: skip
+
+
+def test_simulate_shows_the_run_over_time_below_its_table_and_whole_in_json(trilemma_says, api, scenario):
+    code, out, _ = trilemma_says("simulate", scenario)
+    assert code == 0
+    assert out.endswith("\n\nOver time\n2 intervals\n")
+    assert "series" not in out
+    assert json.loads(trilemma_says("simulate", scenario, "-o", "json")[1])["series"]["running"] == [1.0, 2.0]
+    rows = list(csv.DictReader(io.StringIO(trilemma_says("simulate", scenario, "-o", "csv")[1])))
+    assert [row["key"] for row in rows] == ["ttft_p99_s", "limits[0].limit", "limits[0].value", "limits[0].met"]
+
+
+def test_simulate_compares_side_by_side(trilemma_says, api, scenario):
+    code, out, _ = trilemma_says("simulate", scenario, "--compare", "prefix-caching")
+    lines = [line.split() for line in out.splitlines()]
+    assert (code, lines[0], lines[2]) == (0, ["key", "off", "on"], ["ttft_p99_s", "1.2", "0.6"])
+    assert ["hits", "-", "0.5"] in lines
+    assert out.endswith("Over time, off\n2 intervals\n\nOver time, on\n2 intervals\n")
+    document = json.loads(trilemma_says("simulate", scenario, "--compare", "prefix-caching", "-o", "json")[1])
+    assert (document["off"]["ttft_p99_s"], document["on"]["ttft_p99_s"]) == (1.2, 0.6)
+    code, out, err = trilemma_says("simulate", scenario, "--compare", "prefix-caching", "--check")
+    assert (code, out, err) == (2, "", "error: --check: expected one run to check, found two to compare\n")
 
 
 def test_cost_flattens_its_views_in_a_table(trilemma_says, api, scenario):

@@ -129,17 +129,47 @@ def test_sparse_attention_grows_slower_with_context_than_dense(model):
     sparse = steps(model, "b200_sxm", precision="fp8", tp=8)
     dense = steps("deepseek-ai/DeepSeek-V3", "b200_sxm", precision="fp8", tp=8)
     assert 0 < sparse.context_s < dense.context_s
-    assert sparse.sequence_attention_s > 0
+    assert sparse.window_s > 0
 
 
-def test_windows_and_states_cost_per_sequence_and_not_per_token():
-    window = steps("mistralai/Mistral-7B-v0.1", "h100_sxm")
-    assert window.context_s == 0
-    assert window.sequence_attention_s > 0
-    whole = steps("mistralai/Mistral-7B-v0.3", "h100_sxm")
-    assert whole.sequence_attention_s == 0
-    assert window.sequence_attention_s == pytest.approx(4096 * whole.context_s, rel=0.01)
-    assert steps("nvidia/Nemotron-H-56B-Base-8K", "h100_sxm").sequence_attention_s > 0
+def test_a_window_costs_per_token_inside_it_and_a_state_per_sequence():
+    window, whole = (steps(f"mistralai/Mistral-7B-v0.{version}", "h100_sxm") for version in (1, 3))
+    assert (window.window_tokens, window.context_s, window.sequence_attention_s) == (4096, 0, 0)
+    assert (whole.window_tokens, whole.window_s, whole.sequence_attention_s) == (0, 0, 0)
+    assert window.window_s == pytest.approx(whole.context_s, rel=0.01)
+    state = steps("nvidia/Nemotron-H-56B-Base-8K", "h100_sxm")
+    assert state.sequence_attention_s > 0
+    assert state.window_s == 0
+
+
+def test_half_the_layers_of_gpt_oss_read_at_most_128_tokens():
+    model = steps("openai/gpt-oss-120b", "h100_sxm", precision="mxfp4")
+    assert model.window_tokens == 128
+    assert model.window_s == pytest.approx(model.context_s)  # 18 layers of each, otherwise alike
+    at = [model.terms(decodes=1, context_sum=c, sampling=1).seconds["decode attention"] for c in (28, 128, 228)]
+    assert at[1] - at[0] == pytest.approx(2 * (at[2] - at[1]))
+
+
+def test_of_several_caps_the_one_that_costs_most_is_followed_and_the_others_are_charged_whole():
+    """DeepSeek-V4-Flash: 43 windows of 128 tokens; 21 layers choose 512 entries of 4 tokens, which costs more."""
+    model = steps("deepseek-ai/DeepSeek-V4-Flash", "b200_sxm", precision="fp8")
+    assert model.window_tokens == 4 * 512
+    architecture = model.deployment.model
+    blocks = tuple(replace(b, attention=replace(b.attention, window_tokens=None)) for b in architecture.blocks)
+    unwindowed = model_of(replace(model.deployment, model=replace(architecture, blocks=blocks)))
+    entry_s = model.window_s / 21 * 4  # of one layer
+    assert model.sequence_attention_s - unwindowed.sequence_attention_s == pytest.approx(43 * 128 * entry_s)
+    assert unwindowed.window_s == pytest.approx(model.window_s)
+    empty = model.terms(decodes=1, context_sum=0, sampling=1).seconds["decode attention"]
+    assert empty == pytest.approx(model.decode_attention_fixed_s + model.sequence_attention_s)
+
+
+def test_layers_with_the_same_cap_are_counted_together():
+    """Llama-4-Maverick: 24 dense and 12 MoE layers of chunked attention, of 8192 tokens both, beside 12 full ones."""
+    model = steps("meta-llama/Llama-4-Maverick-17B-128E-Instruct", "h200_sxm", precision="fp8", tp=8)
+    assert model.window_tokens == 8192
+    assert model.window_s == pytest.approx(3 * model.context_s)
+    assert model.sequence_attention_s == 0
 
 
 def test_attention_dp_shares_experts_and_not_attention():
@@ -198,8 +228,13 @@ def test_every_shipped_model_gets_a_price_in_bf16_and_its_own_precision(accelera
                 compute_format(CATALOGUE.precision(precision), row)
             except UnsupportedError:
                 continue
-            table = steps(name, accelerator, precision=precision, tp=8).table()
-            one = table.step_ps(prefill_tokens=0, decodes=1, sampling=1, context_sum=1000, pair_sum=0) * 1e-12
+            model = steps(name, accelerator, precision=precision, tp=8)
+            table = model.table()
+            assert table.context_ps == pytest.approx(1e12 * model.context_s, rel=0.005), name
+            assert table.window_ps == pytest.approx(1e12 * model.window_s, rel=0.005), name
+            inside = min(1000, table.window_tokens)
+            decode = {"decodes": 1, "sampling": 1, "context_sum": 1000, "window_sum": inside}
+            one = table.step_ps(prefill_tokens=0, pair_sum=0, **decode) * 1e-12
             full = table.step_ps(prefill_tokens=2048, decodes=0, sampling=1, context_sum=0, pair_sum=2048 * 2049)
             assert 5e-4 < one < 0.2, name
             assert one < full * 1e-12 < 30, name

@@ -11,14 +11,14 @@ from tests.latency.deployments import KINDS, deployment, model_of, steps, steps_
 from trilemma.catalogue.precision import Role
 from trilemma.deployment.weights import active_params, matrices
 from trilemma.latency.operations import touched_experts
-from trilemma.latency.table import FRACTION_BITS
 
 law = settings(max_examples=150, deadline=None)
 kinds = st.sampled_from(sorted(KINDS))
 every_kind = pytest.mark.parametrize("kind", sorted(KINDS))
 BUDGET, SEATS = 2048, 64
 PS = 1e-12
-ROUNDING_S = 4e-12  # a table rounds three terms and one sum to picoseconds
+ROUNDING_S = 4e-12  # a table rounds four terms to picoseconds
+CONTEXT_ROUNDING = 0.005  # of attention: the smallest coefficient in the catalogue is about 100 ps a token
 INTERPOLATION = 0.003  # of what grids of four points per doubling leave; the worst of 20,000 random steps was 0.0016
 
 
@@ -28,12 +28,30 @@ def shapes(draw):
     decodes = draw(st.integers(0, SEATS))
     prefill = draw(st.integers(0 if decodes else 1, BUDGET - SEATS))
     cached = draw(st.integers(0, 30_000))
+    context = draw(st.integers(1, 30_000))
     return {
         "prefill_tokens": prefill,
         "decodes": decodes,
-        "context_sum": decodes * draw(st.integers(1, 30_000)),
+        "context_sum": decodes * context,
+        "window_sum": decodes * draw(st.integers(1, context)),
         "pair_sum": prefill * (2 * cached + prefill + 1),
     }
+
+
+def decoding(kind, contexts):
+    """A step that decodes sequences with these tokens computed before it."""
+    attended = [context + 1 for context in contexts]
+    window = steps_of(kind).window_tokens
+    return {
+        "decodes": len(attended),
+        "sampling": len(attended),
+        "context_sum": sum(attended),
+        "window_sum": sum(min(tokens, window) for tokens in attended),
+    }
+
+
+def decode_ps(kind, contexts):
+    return table_of(kind).step_ps(prefill_tokens=0, pair_sum=0, **decoding(kind, contexts))
 
 
 # The table and the terms ---------------------------------------------------------------------------------------
@@ -50,11 +68,20 @@ def test_the_table_is_the_sum_of_the_terms(kind, shape):
 @every_kind
 @pytest.mark.parametrize("tokens", [1, 2, 3, 8, 15, 16])
 def test_the_table_is_exact_for_few_tokens(kind, tokens):
-    """Up to picoseconds, and half of the coefficient's last bit per token of context."""
-    shape = {"decodes": tokens, "context_sum": 1000 * tokens, "sampling": tokens}
-    table_ps = table_of(kind).step_ps(prefill_tokens=0, pair_sum=0, **shape)
-    rounding_s = ROUNDING_S + 1000 * tokens * PS / 2 ** (FRACTION_BITS + 1)
-    assert table_ps * PS == pytest.approx(steps_of(kind).terms(**shape).total_s, rel=1e-12, abs=rounding_s)
+    """Up to picoseconds, and half of one per token of context, in and out of windows."""
+    contexts = [100] * tokens
+    shape = decoding(kind, contexts)
+    rounding_s = ROUNDING_S + (shape["context_sum"] + shape["window_sum"]) * PS / 2
+    terms_s = steps_of(kind).terms(**shape).total_s
+    assert decode_ps(kind, contexts) * PS == pytest.approx(terms_s, rel=1e-12, abs=rounding_s)
+
+
+@every_kind
+def test_rounding_to_picoseconds_moves_attention_by_little(kind):
+    model, table = steps_of(kind), table_of(kind)
+    assert table.context_ps * PS == pytest.approx(model.context_s, rel=CONTEXT_ROUNDING)
+    assert table.window_ps * PS == pytest.approx(model.window_s, rel=CONTEXT_ROUNDING)
+    assert table.window_tokens == model.window_tokens
 
 
 @law
@@ -87,6 +114,7 @@ def test_a_step_with_more_in_it_is_never_faster(kind, shape, prefill, decodes, c
         "prefill_tokens": min(shape["prefill_tokens"] + prefill, BUDGET - SEATS),
         "decodes": min(shape["decodes"] + decodes, SEATS),
         "context_sum": shape["context_sum"] + context,
+        "window_sum": shape["window_sum"] + context,
         "pair_sum": shape["pair_sum"] + pairs,
     }
     table = table_of(kind)
@@ -96,23 +124,107 @@ def test_a_step_with_more_in_it_is_never_faster(kind, shape, prefill, decodes, c
 
 @every_kind
 def test_context_costs_where_a_layer_keeps_all_of_it(kind):
-    """A model of window, linear or state layers alone pays nothing for a longer context; every other one does."""
+    """A model of window, linear or state layers alone pays nothing for a context beyond windows; others do."""
     grows = kind != "window_alone"
     model, table = steps_of(kind), table_of(kind)
     assert (model.context_s > 0) == grows
-    assert (table.context_fp > 0) == grows
+    assert (table.context_ps > 0) == grows
     assert (table.pair_fp > 0) == grows
-    short = model.terms(decodes=8, context_sum=8 * 1000, sampling=8).total_s
+    short = model.terms(decodes=8, context_sum=8 * 10_000, sampling=8).total_s
     long = model.terms(decodes=8, context_sum=8 * 100_000, sampling=8).total_s
     assert (long > short) == grows
     assert long >= short
 
 
 @every_kind
-def test_step_time_is_affine_in_the_context(kind):
-    """What the simulator's skipping rests on, in the terms and in the table (to its rounding)."""
-    at = [steps_of(kind).terms(decodes=4, context_sum=c, sampling=4).total_s for c in (4000, 8000, 12_000)]
+def test_step_time_is_affine_in_the_context_and_what_of_it_is_in_windows(kind):
+    """What the simulator's skipping rests on, in the terms and in the table."""
+    sums = [{"context_sum": c, "window_sum": w} for c, w in ((4000, 100), (8000, 200), (12_000, 300))]
+    at = [steps_of(kind).terms(decodes=4, sampling=4, **of).total_s for of in sums]
     assert at[2] - at[1] == pytest.approx(at[1] - at[0], rel=1e-6, abs=1e-15)
+    at_ps = [table_of(kind).step_ps(prefill_tokens=0, decodes=4, sampling=4, pair_sum=0, **of) for of in sums]
+    assert at_ps[2] - at_ps[1] == at_ps[1] - at_ps[0]
+
+
+# Windows -------------------------------------------------------------------------------------------------------
+
+WINDOWED = {"moe_4bit": 128, "sparse_mla": 2048, "compressed": 4 * 512, "window": 1024, "window_alone": 4096}
+every_windowed = pytest.mark.parametrize("kind", sorted(WINDOWED))
+contexts_of = st.lists(st.integers(1, 100_000), min_size=1, max_size=SEATS)
+
+
+@every_kind
+def test_windows_and_sparse_choices_cap_what_a_decode_attends_to(kind):
+    """DeepSeek-V4 chooses 512 entries of four tokens each: all of them until there are 2048 tokens."""
+    model, table = steps_of(kind), table_of(kind)
+    assert table.window_tokens == model.window_tokens == WINDOWED.get(kind, 0)
+    assert (model.window_s > 0) == (table.window_ps > 0) == (kind in WINDOWED)
+
+
+@law
+@given(kinds, contexts_of, st.data())
+def test_a_longer_context_is_never_faster(kind, contexts, data):
+    grown = data.draw(st.lists(st.integers(0, 20_000), min_size=len(contexts), max_size=len(contexts)))
+    longer = [context + more for context, more in zip(contexts, grown, strict=True)]
+    assert decode_ps(kind, contexts) <= decode_ps(kind, longer)
+
+
+@every_windowed
+def test_a_step_grows_faster_below_a_window_than_above(kind):
+    """By the work of all layers up to the window, by that of the others from there on: a corner at the window."""
+    table, window = table_of(kind), WINDOWED[kind]
+    start, inside, full, beyond, far = (decode_ps(kind, [c] * 8) for c in (0, 1, window - 1, window, 2 * window))
+    assert inside - start == 8 * (table.context_ps + table.window_ps)
+    assert full - start == 8 * (window - 1) * (table.context_ps + table.window_ps)
+    assert beyond - full == 8 * table.context_ps
+    assert far - beyond == 8 * window * table.context_ps
+
+
+@given(st.lists(st.integers(4095, 100_000), min_size=1, max_size=SEATS))
+def test_beyond_the_window_of_every_layer_context_is_free(contexts):
+    assert decode_ps("window_alone", contexts) == decode_ps("window_alone", [4095] * len(contexts))
+
+
+@law
+@given(st.sampled_from(sorted(WINDOWED)), contexts_of)
+def test_one_mean_context_in_place_of_many_never_costs_less(kind, contexts):
+    """What terms() takes where it is given no window_sum; the same for equal contexts."""
+    model, shape = steps_of(kind), decoding(kind, contexts)
+    mean = {name: value for name, value in shape.items() if name != "window_sum"}
+    assert model.terms(**shape).total_s <= model.terms(**mean).total_s * (1 + 1e-12)
+    equal = decoding(kind, contexts[:1] * len(contexts))
+    without = {name: value for name, value in equal.items() if name != "window_sum"}
+    assert model.terms(**without).total_s == model.terms(**equal).total_s
+
+
+def without_caps(kind):
+    """The same layers with no window and no choice: all attend to the whole context."""
+    base = steps_of(kind)
+    open_ended = {"window_tokens": None, "index_topk": 0, "index_heads": 0, "index_key_bytes": 0}
+    blocks = tuple(replace(b, attention=replace(b.attention, **open_ended)) for b in base.deployment.model.blocks)
+    return model_of(replace(base.deployment, model=replace(base.deployment.model, blocks=blocks)))
+
+
+@law
+@given(st.sampled_from(["moe_4bit", "window", "window_alone"]), contexts_of)
+def test_a_windowed_layer_reads_what_a_full_one_would_of_a_context_cut_to_the_window(kind, contexts):
+    model, full, window = steps_of(kind), without_caps(kind), WINDOWED[kind]
+    shape = decoding(kind, contexts)
+    cut = full.terms(decodes=len(contexts), context_sum=shape["window_sum"]).seconds["decode attention"]
+    beyond = (shape["context_sum"] - shape["window_sum"]) * model.context_s
+    assert model.terms(**shape).seconds["decode attention"] == pytest.approx(cut + beyond, rel=1e-9)
+    if max(contexts) < window:
+        assert model.terms(**shape).total_s == pytest.approx(full.terms(**shape).total_s, rel=1e-9)
+
+
+@law
+@given(contexts_of)
+def test_sparse_attention_is_full_attention_to_the_choice_and_reads_every_index_key(contexts):
+    model, full = steps_of("sparse_mla"), without_caps("sparse_mla")
+    shape = decoding("sparse_mla", contexts)
+    chosen = full.terms(decodes=len(contexts), context_sum=shape["window_sum"]).seconds["decode attention"]
+    index_s = shape["context_sum"] * model.context_s
+    assert model.terms(**shape).seconds["decode attention"] == pytest.approx(chosen + index_s, rel=1e-9)
 
 
 # Better hardware -----------------------------------------------------------------------------------------------

@@ -26,6 +26,21 @@ workload:
     output: {distribution: fixed, tokens: 100}
 """
 
+SESSIONS = """\
+version: 1
+model: meta-llama/Meta-Llama-3.1-70B
+workload:
+  arrivals: {process: poisson, rate: 2 req/s, requests: 100}
+  sessions:
+    turns: {distribution: geometric, mean: 5}
+    user_tokens: {distribution: lognormal, median: 60, p95: 400}
+    output_tokens: {distribution: fixed, tokens: 100}
+    think_time: {distribution: lognormal, median: 20 s, p95: 3 min, maximum: 1 h}
+    system_prompt_tokens: 1000
+    shared_prefixes: 3
+    max_model_len: 32768
+"""
+
 
 @pytest.fixture
 def read(tmp_path):
@@ -71,7 +86,17 @@ def test_synthetic_loads_become_the_workload_rooms_own_values(read):
     assert workload.lengths.prompt.value.mean_tokens == 900
 
 
-@pytest.mark.parametrize("text", [HEAD, SYNTHETIC, HEAD + "economics: {discount_rate: 9%}\nas_of: 2026-11-01\n"])
+def test_sessions_become_the_workload_rooms_own_values(read):
+    value = read(SESSIONS).workload.sessions.value
+    assert (value.turns.mean_tokens, value.output_tokens.tokens, value.block_tokens) == (5, 100, 16)
+    assert (value.think_time.median_s, value.think_time.p95_s, value.think_time.maximum_s) == (20, 180, 3600)
+    assert (value.system_prompt_tokens, value.shared_prefixes, value.max_model_len) == (1000, 3, 32768)
+    assert read(SESSIONS.replace("    max_model_len: 32768\n", "")).workload.sessions.value.max_model_len == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    "text", [HEAD, SYNTHETIC, SESSIONS, HEAD + "economics: {discount_rate: 9%}\nas_of: 2026-11-01\n"]
+)
 def test_a_resolved_scenario_reads_back_as_itself(read, text):
     scenario = read(text, **{"space.max_gpus": "16"})
     again = scenario_from(scenario.resolved(), folder=scenario.folder)
@@ -166,11 +191,12 @@ def test_a_mistake_is_named_with_file_line_and_key(refusal, text, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("version: 1\nmodel: m\nworkload: {}\n", "chat.yaml:3: workload: expected a trace, or arrivals and lengths"),
+        ("version: 1\nmodel: m\nworkload: {}\n", "chat.yaml:3: workload: expected a trace, or arrivals with "
+         "lengths or sessions, found neither"),
         (HEAD + "  arrivals: {process: batch, requests: 5}\n", "chat.yaml:5: workload.arrivals: expected either a "
          "trace or synthetic requests, found arrivals beside a trace"),
         ("version: 1\nmodel: m\nworkload:\n  arrivals: {process: batch, requests: 5}\n", "workload.lengths: expected "
-         "lengths beside arrivals, found nothing"),
+         "lengths (or sessions) beside arrivals, found nothing"),
         (SYNTHETIC + "  window: {start: 1 s}\n", "workload.window: expected synthetic requests alone"),
         (SYNTHETIC.replace("gamma", "poisson"), "chat.yaml:4: workload.arrivals.burstiness: expected "),
         (SYNTHETIC.replace("rate: 12 req/s, ", ""), "chat.yaml:4: workload.arrivals.rate: expected a value"),
@@ -183,6 +209,24 @@ def test_a_mistake_is_named_with_file_line_and_key(refusal, text, said):
          " number of tokens"),
         (SYNTHETIC.replace("tokens: 100", "low: 1"), "chat.yaml:7: workload.lengths.output.low: expected only tokens"),
         (SYNTHETIC.replace(", tokens: 100", ""), "workload.lengths.output.tokens: expected a value"),
+        (HEAD + SESSIONS.partition("req/s, requests: 100}\n")[2], "chat.yaml:5: workload.sessions: expected either a "
+         "trace or synthetic requests, found sessions beside a trace"),
+        (SESSIONS + "  lengths: {prompt: {distribution: fixed, tokens: 1}, output: {distribution: fixed, tokens: 1}}\n",
+         "chat.yaml:5: workload.sessions: expected either lengths or sessions, found sessions beside lengths"),
+        (SESSIONS.replace("poisson, rate: 2 req/s", "closed_loop, concurrency: 5"), "chat.yaml:4: workload.arrivals."
+         "process: expected sessions that begin at a rate or all at once: think times close the loop"),
+        (SESSIONS.replace("mean: 5", "mean: 0.5"), "chat.yaml:6: workload.sessions.turns.mean: expected a number from"),
+        (SESSIONS.replace("20 s", "20"), "chat.yaml:9: workload.sessions.think_time.median: expected a time with a "
+         "unit such as '500 ms', found '20' (the unit is missing)"),
+        (SESSIONS.replace("20 s", "20 h"), "chat.yaml:9: workload.sessions.think_time.p95: expected at least the med"),
+        (SESSIONS.replace("p95: 3 min, ", ""), "workload.sessions.think_time.p95: expected p95 or sigma beside the "),
+        (SESSIONS.replace("median: 20 s", "mean: 20 s"), "chat.yaml:9: workload.sessions.think_time.mean: expected "),
+        (SESSIONS.replace("tokens: 1000", "tokens: 0"), "chat.yaml:10: workload.sessions.system_prompt_tokens: expect"
+         "ed system_prompt_tokens above 0 beside several shared_prefixes, found 0"),
+        (SESSIONS.replace("shared_prefixes: 3", "shared_prefixes: 0"), "chat.yaml:11: workload.sessions.shared_pre"),
+        (SESSIONS.replace("max_model_len: 32768", "max_model_len: 1"), "chat.yaml:12: workload.sessions.max_model"),
+        (SESSIONS.replace("shared_prefixes", "shared_prefix"), "the unknown key 'shared_prefix' (did you mean 'sh"),
+        (SESSIONS.replace("    think_time", "    # think_time"), "workload.sessions.think_time: expected "),
     ],
 )  # fmt: skip
 def test_contradictions_and_gaps_in_the_load(refusal, text, said):

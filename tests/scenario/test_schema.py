@@ -78,6 +78,7 @@ def test_the_trace_is_the_only_scalar_that_names_a_file(path):
         {"workload": {"trace": "azure_2023_conv", "window": {"start": "500"}}},
         {"workload": {"trace": "azure_2023_conv", "window": {"start": 500}}},
         {"workload": {"arrivals": {"process": "poison"}}},
+        {"workload": {"arrivals": {"process": "poisson"}, "sessions": {"turns": 5}}},
     ],
     ids=str,
 )

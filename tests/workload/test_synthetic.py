@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from tests.workload.tables import same
 from trilemma.errors import InputError
 from trilemma.workload.arrivals import PROCESSES, Arrivals, ClosedLoop, burstiness_of_cv
-from trilemma.workload.lengths import DISTRIBUTIONS, Empirical, Fixed, LengthPairs, Lognormal, Uniform, empirical
+from trilemma.workload.lengths import (
+    DISTRIBUTIONS,
+    Empirical,
+    Fixed,
+    Geometric,
+    LengthPairs,
+    Lognormal,
+    Uniform,
+    empirical,
+)
 from trilemma.workload.requests import Requests
 from trilemma.workload.statistics import index_of_dispersion, interarrival_cv
 from trilemma.workload.streams import stream
@@ -154,7 +163,14 @@ def test_pairs_stay_together():
 
 
 @pytest.mark.parametrize(
-    "lengths", [Fixed(tokens=7), Uniform(low=5, high=9), Lognormal(mean=7.0, cv=0.1), Empirical(values=(7,))]
+    "lengths",
+    [
+        Fixed(tokens=7),
+        Uniform(low=5, high=9),
+        Lognormal(mean=7.0, cv=0.1),
+        Geometric(mean=7),
+        Empirical(values=(7,)),
+    ],
 )
 def test_every_distribution_knows_its_mean(lengths):
     assert lengths.mean_tokens == pytest.approx(7)

@@ -73,6 +73,15 @@ def test_tiling_keeps_the_mean_gap_across_copies():
     assert tile(three(), 2, period_s=100.0).arrival_s.tolist() == [0.0, 2.0, 4.0, 100.0, 102.0, 104.0]
 
 
+def test_tiling_repeats_think_times_and_priorities():
+    nan = float("nan")
+    requests = three(session=np.array([0, 0, 1]), think_s=np.array([nan, 2.0, nan]), priority=np.array([1, 0, 2]))
+    tiled = tile(requests, 2)
+    assert np.array_equal(tiled.think_s, [nan, 2.0, nan, nan, 2.0, nan], equal_nan=True)
+    assert tiled.priority.tolist() == [1, 0, 2, 1, 0, 2]
+    assert tiled.session.tolist() == [0, 0, 1, 2, 2, 3]
+
+
 def test_tiling_ids_at_the_end_of_64_bits():
     far = three(session=np.array([5, 2**63 - 1, 5]))
     assert tile(far, 2).session.tolist() == [0, 1, 0, 2, 3, 2]

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from trilemma.api.lookup import catalogue, catalogue_digest, workload
     from trilemma.api.planning import plan
     from trilemma.api.predicting import predict, predict_one
-    from trilemma.api.pricing import cost, simulate
+    from trilemma.api.pricing import cost
+    from trilemma.api.simulating import RunFiles, simulate
 
 __all__ = [
+    "RunFiles",
     "catalogue",
     "catalogue_digest",
     "compile_simulator",
@@ -34,7 +36,8 @@ _HOME = {
     "predict": "predicting",
     "predict_one": "predicting",
     "cost": "pricing",
-    "simulate": "pricing",
+    "simulate": "simulating",
+    "RunFiles": "simulating",
 }
 
 

@@ -20,7 +20,7 @@ def compile_simulator() -> float:
         prefill_ps=np.zeros(9, np.int64),
         decode_ps=np.zeros(5, np.int64),
         sequence_ps=np.zeros(5, np.int64),
-        context_fp=1,
+        context_ps=1,
         pair_fp=1,
     )
     ones = np.ones(3, np.int64)

@@ -19,6 +19,7 @@ from trilemma.metrics.limits import Metric
 from trilemma.planner.question import Question, Sizing, Space, Workload
 from trilemma.scenario import Scenario, load_scenario
 from trilemma.workload.requests import Requests
+from trilemma.workload.sessions import generate_sessions
 from trilemma.workload.synthetic import generate
 from trilemma.workload.traces import read_trace
 from trilemma.workload.transform import tile, window
@@ -59,7 +60,7 @@ def ask(
     question = Question(
         name=scenario.name,
         model=model,
-        workload=_within_context(_workload(scenario), model),
+        workload=_within_context(_workload(scenario, model), model),
         limits=scenario.parsed_limits,
         space=space,
         sizing=Sizing(headroom=float(scenario.sizing.headroom), spare_replicas=scenario.sizing.spare_replicas),
@@ -77,7 +78,7 @@ def _economics(defaults: Economics, given: Mapping[str, float]) -> Economics:
     return replace(defaults, figures=figures, **given)
 
 
-def _workload(scenario: Scenario) -> Workload:
+def _workload(scenario: Scenario, model: Model) -> Workload:
     asked = scenario.workload
     notes: list[str] = []
     clients = 0
@@ -98,9 +99,15 @@ def _workload(scenario: Scenario) -> Workload:
             if not len(requests):
                 where = scenario.where("workload", "window")
                 raise InputError(where, expected="at least one request in the window", found="none")
+    elif asked.arrivals is not None and asked.sessions is not None:
+        sessions = asked.sessions.value
+        if asked.sessions.max_model_len is None and model.max_context_tokens:
+            sessions = replace(sessions, max_model_len=model.max_context_tokens)
+        requests = generate_sessions(asked.arrivals.value, sessions, seed=scenario.seed)
+        label = f"sessions, {asked.arrivals.process} arrivals"
     else:
         if asked.arrivals is None or asked.lengths is None:
-            raise InputError(scenario.where("workload"), expected="a trace, or arrivals and lengths", found="neither")
+            raise InputError(scenario.where("workload"), expected="a trace, or arrivals with lengths", found="neither")
         load = generate(
             asked.arrivals.value, asked.lengths.prompt.value, asked.lengths.output.value, seed=scenario.seed
         )

@@ -37,6 +37,40 @@ Expert = Annotated[int | None, typer.Option("--ep", min=1, help="Expert-parallel
 Replicas = Annotated[int | None, typer.Option(min=1, max=10_000, help="Replicas behind the router.")]
 MaxNumBatchedTokens = Annotated[int | None, typer.Option(min=1, help="Token budget of a step.")]
 MaxNumSeqs = Annotated[int | None, typer.Option(min=1, help="Sequence bound of a step.")]
+RoutingName = Annotated[
+    str | None,
+    typer.Option(
+        "--routing",
+        metavar="NAME",
+        help="How requests find a replica: round-robin (if left out), least-outstanding, power-of-two, prefix-aware "
+        "or session-sticky.",
+    ),
+]
+PrefixCaching = Annotated[
+    bool,
+    typer.Option("--prefix-caching/--no-prefix-caching", help="Whether replicas keep the KV blocks of prompts."),
+]
+AsyncScheduling = Annotated[
+    bool,
+    typer.Option("--async-scheduling/--no-async-scheduling", help="Whether a step is scheduled during the one before."),
+]
+Compare = Annotated[str | None, typer.Option(metavar="WHAT", help="prefix-caching: both ways side by side.")]
+Resolution = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Length of the intervals of the run over time, such as '10 s'.")
+]
+RequestsFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write what happened to each request here: .parquet, .arrow or .csv."),
+]
+SeriesFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the run over time here: .parquet, .arrow or .csv.")
+]
+ChromeTrace = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write a trace that Perfetto and chrome://tracing open (JSON).")
+]
+ChromeTraceRequests = Annotated[
+    int | None, typer.Option(min=0, help="Most requests in the Chrome trace; 20,000 if left out.")
+]
 OfferName = Annotated[str | None, typer.Option("--offer", help="owned, on-demand, reserved-1y, reserved-3y or spot.")]
 
 

@@ -1,13 +1,14 @@
-"""`trilemma simulate`: one deployment under a scenario's load; its latencies, throughput and limits."""
+"""`trilemma simulate`: one deployment under a scenario's load; its numbers, files of the run, comparisons."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from trilemma.cli import options as o
-from trilemma.cli.output import emit, pairs
+from trilemma.cli.output import Row, emit, pairs, table_text
 from trilemma.cli.progress import progress
-from trilemma.errors import CheckFailedError
+from trilemma.errors import CheckFailedError, InputError
 
 
 def simulate(
@@ -24,6 +25,15 @@ def simulate(
     replicas: o.Replicas = None,
     max_num_batched_tokens: o.MaxNumBatchedTokens = None,
     max_num_seqs: o.MaxNumSeqs = None,
+    routing: o.RoutingName = None,
+    prefix_caching: o.PrefixCaching = False,
+    async_scheduling: o.AsyncScheduling = False,
+    compare: o.Compare = None,
+    resolution: o.Resolution = None,
+    requests_file: o.RequestsFile = None,
+    series_file: o.SeriesFile = None,
+    chrome_trace: o.ChromeTrace = None,
+    chrome_trace_requests: o.ChromeTraceRequests = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 4 if a limit is missed.")] = False,
     set_: o.Assignments = None,
     seed: o.Seed = None,
@@ -40,16 +50,49 @@ def simulate(
         "tensor": tensor, "pipeline": pipeline, "data": data, "expert": expert, "replicas": replicas,
         "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs,
     })  # fmt: skip
+    if check and compare is not None:
+        raise InputError("--check", expected="one run to check", found="two to compare")
+    files = o.given({
+        "requests": requests_file, "series": series_file, "trace": chrome_trace,
+        "trace_requests": chrome_trace_requests,
+    })  # fmt: skip
+    choices = o.given({"routing": routing, "compare": compare, "resolution": resolution})
     with progress("simulations", quiet=quiet) as advance:
         result = api.simulate(
             scenario,
             deployment=deployment,
+            prefix_caching=prefix_caching,
+            async_scheduling=async_scheduling,
+            files=api.RunFiles(**files),
             overrides=o.assignments(set_),
             catalogue_files=catalogue or (),
             seed=seed,
             progress=advance,
+            **choices,
         )
-    emit(pairs(result), output=output, output_file=output_file, document=result)
-    missed = [limit["limit"] for limit in result["limits"] if not limit["met"]]
+    rows = _rows(result) if compare is None else _side_by_side(result["off"], result["on"])
+    emit(rows, output=output, output_file=output_file, document=result, text=lambda: _text(rows, result))
+    missed = [] if compare else [limit["limit"] for limit in result["limits"] if not limit["met"]]
     if check and missed:
         raise CheckFailedError(f"limits missed: {', '.join(missed)}")
+
+
+def _rows(result: Mapping[str, Any]) -> list[Row]:
+    """One key a row; the run over time stands below the table instead, and in JSON and YAML."""
+    return pairs({key: value for key, value in result.items() if key != "series"})
+
+
+def _side_by_side(off: Mapping[str, Any], on: Mapping[str, Any]) -> list[Row]:
+    """One key a row, with its value both ways."""
+    values = [{str(row["key"]): row["value"] for row in _rows(result)} for result in (off, on)]
+    keys = dict.fromkeys(key for column in values for key in column)
+    return [{"key": key, "off": values[0].get(key), "on": values[1].get(key)} for key in keys]
+
+
+def _text(rows: list[Row], result: Mapping[str, Any]) -> str:
+    from trilemma import report
+
+    parts = [("Over time", result)] if "series" in result else []
+    parts += [(f"Over time, {name}", result[name]) for name in ("off", "on") if name in result]
+    shown = [f"{title}\n{report.series_text(part['series'])}" for title, part in parts]
+    return "\n\n".join([table_text(rows), *shown])

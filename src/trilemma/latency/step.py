@@ -2,7 +2,8 @@
 
 A step computes p prefill tokens and n decodes on every attention-DP rank (ranks are taken to be equally loaded, so one
 rank is simulated and experts see the tokens of all of them). Terms that depend on p + n are evaluated on a grid and
-interpolated; attention is affine in the context of the decodes and in the pairs of the prefill chunks.
+interpolated; attention is affine in the context of the decodes, in what of it lies inside a window, and in the pairs of
+the prefill chunks.
 """
 
 from collections.abc import Mapping
@@ -43,9 +44,26 @@ def _grid(largest: int) -> FloatArray:
     return np.unique(points[points <= largest]).astype(np.float64)
 
 
-def _fixed_tokens(a: Attention) -> int:
-    """Tokens a decode attends to whatever the context: a window's, and the chosen ones of sparse attention."""
-    return (a.window_tokens or 0) + a.index_topk
+def _caps(a: Attention) -> tuple[tuple[int, float], ...]:
+    """(tokens of context that a part of a layer is capped at, entries it attends to per token up to there).
+
+    A window is capped at its tokens. Sparse attention chooses among all entries until there are more than it takes;
+    where an entry stands for `kv_compress_ratio` tokens, that is so many times later.
+    """
+    caps = [] if a.window_tokens is None else [(a.window_tokens, 1.0)]
+    if a.index_topk:
+        caps.append((a.index_topk * a.kv_compress_ratio, 1 / a.kv_compress_ratio))
+    return tuple(caps)
+
+
+def _capped_entries(a: Attention) -> float:
+    """Entries a token attends to at most, in a window and by sparse choice; 0 where nothing caps the layer."""
+    return sum(tokens * share for tokens, share in _caps(a))
+
+
+def _whole_ps(seconds: float) -> int:
+    """Seconds as whole picoseconds; work that takes any time takes one at least."""
+    return max(1, round(seconds * PS_PER_S)) if seconds > 0 else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,16 +248,40 @@ class StepModel:
             total += layers * self._decode_token_s(a, read_bytes, attends=attends)
         return total * self.efficiency.engine.attention
 
+    @cached_property
+    def _capped_s(self) -> Mapping[int, float]:
+        """Decode attention: cap in tokens of context -> seconds per token up to there, over the layers it caps."""
+        capped: dict[int, float] = {}
+        for a, layers in self._attentions:
+            for tokens, share in _caps(a):
+                token_s = share * self._decode_token_s(a, self._entry_bytes(a), attends=1.0)
+                capped[tokens] = capped.get(tokens, 0.0) + layers * token_s * self.efficiency.engine.attention
+        return capped
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens of context beyond which the capped layers' decode attention stops growing; 0 where none is capped.
+
+        Windows, chunks and sparse choices cap it. Where layers differ (DeepSeek-V4 has a short window and a longer
+        choice in one layer) this is the cap whose work costs most when it is reached; the work under any other is
+        taken to be at its cap in every step, in `sequence_attention_s`, and so too long for shorter contexts.
+        """
+        return max(self._capped_s, key=lambda tokens: tokens * self._capped_s[tokens], default=0)
+
+    @property
+    def window_s(self) -> float:
+        """Decode attention: seconds per context token up to `window_tokens`, over the layers that it caps."""
+        return self._capped_s.get(self.window_tokens, 0.0)
+
     @property
     def sequence_attention_s(self) -> float:
-        """Decode attention: seconds per sequence for windows, the chosen tokens of sparse attention, and states."""
-        total = 0.0
+        """Decode attention: seconds per sequence for states, and for work under a cap other than `window_tokens`."""
+        total = sum(cap * token_s for cap, token_s in self._capped_s.items() if cap != self.window_tokens)
         for a, layers in self._attentions:
-            entry = self._entry_bytes(a)
-            total += layers * _fixed_tokens(a) * self._decode_token_s(a, entry, attends=1.0)
             state = layer_state_bytes(a, self.parallelism.tensor)
-            total += layers * 2 * state / (self.accelerator.hbm_bytes_per_s * self._ops_bf16().memory)
-        return total * self.efficiency.engine.attention
+            state_s = 2 * state / (self.accelerator.hbm_bytes_per_s * self._ops_bf16().memory)
+            total += layers * state_s * self.efficiency.engine.attention
+        return total
 
     @property
     def decode_attention_fixed_s(self) -> float:
@@ -263,9 +305,9 @@ class StepModel:
         row = self.efficiency.kernels.prefill_attention
         flops = np.zeros_like(tokens)
         for a, layers in self._attentions:
-            fixed_tokens = _fixed_tokens(a)
-            if fixed_tokens:
-                flops = flops + layers * tokens * np.minimum(tokens, fixed_tokens) * self._pair_flops(a)
+            most = _capped_entries(a)
+            if most:
+                flops = flops + layers * tokens * np.minimum(tokens, most) * self._pair_flops(a)
             elif a.kind in {AttentionKind.LINEAR, AttentionKind.SSM}:
                 state = layer_state_bytes(a, self.parallelism.tensor) / a.state_bytes_per_element
                 flops = flops + layers * tokens * 4 * state
@@ -282,8 +324,9 @@ class StepModel:
     def _growing_read(self, a: Attention) -> tuple[float, float]:
         """(bytes a decode reads per context token, share of the context it attends to) of a layer.
 
-        A sparse layer reads its index key of every token and attends to a fixed choice; a compressed one keeps an
-        entry per `kv_compress_ratio` tokens; windows, linear mixers and states do not grow.
+        A sparse layer reads its index key of every token and attends to a choice of them; a compressed one keeps an
+        entry per `kv_compress_ratio` tokens; linear mixers and states do not grow. What a window or a choice caps is
+        not here but in `window_s`.
         """
         if a.kind in {AttentionKind.LINEAR, AttentionKind.SSM}:
             return 0.0, 0.0
@@ -347,7 +390,9 @@ class StepModel:
             prefill_ps=np.rint(np.maximum(prefill_s, 0) * PS_PER_S).astype(np.int64),
             decode_ps=np.rint(decode_s * PS_PER_S).astype(np.int64),
             sequence_ps=np.rint(sequence_s * PS_PER_S).astype(np.int64),
-            context_fp=round(self.context_s * PS_PER_S * 2**FRACTION_BITS),
+            context_ps=_whole_ps(self.context_s),
+            window_tokens=self.window_tokens,
+            window_ps=_whole_ps(self.window_s),
             pair_fp=round(self.pair_s * PS_PER_S * 2**FRACTION_BITS),
         )
 
@@ -356,9 +401,19 @@ class StepModel:
         return self.dense_gemms(tokens).compute_s + self.experts(tokens).compute_s
 
     def terms(
-        self, *, prefill_tokens: int = 0, pair_sum: int = 0, decodes: int = 0, context_sum: int = 0, sampling: int = 0
+        self,
+        *,
+        prefill_tokens: int = 0,
+        pair_sum: int = 0,
+        decodes: int = 0,
+        context_sum: int = 0,
+        window_sum: int | None = None,
+        sampling: int = 0,
     ) -> StepTerms:
-        """One step by named term; arguments as in latency.table.StepTable.step_ps. At least one token is needed."""
+        """One step by named term; arguments as in latency.table.StepTable.step_ps. At least one token is needed.
+
+        `window_sum` None: that of decodes whose contexts are all the mean of `context_sum`.
+        """
         tokens = np.array([float(prefill_tokens + decodes)])
         costs = self.by_tokens(tokens)
         if prefill_tokens:
@@ -371,7 +426,10 @@ class StepModel:
         if sampling:
             costs["output head"] = self.head(np.array([float(sampling)]))
         if decodes:
-            read_s = np.array([context_sum * self.context_s + decodes * self.sequence_attention_s])
+            inside = min(context_sum, decodes * self.window_tokens) if window_sum is None else window_sum
+            read_s = np.array(
+                [context_sum * self.context_s + inside * self.window_s + decodes * self.sequence_attention_s]
+            )
             fixed = np.array([self.decode_attention_fixed_s])
             zero = np.zeros(1)
             costs["decode attention"] = Cost(

@@ -2,14 +2,16 @@
 
 A step that computes p prefill tokens and n decodes, and lets k sequences sample, takes
 
-    token_ps[p + n] + prefill_ps[p] + decode_ps[n] + sequence_ps[k] + (context_fp * c + pair_fp * A) >> FRACTION_BITS
+    max(floor_ps[n + k'], token_ps[p + n] + prefill_ps[p] + decode_ps[n] + sequence_ps[k]
+        + context_ps * c + window_ps * w + (pair_fp * A >> FRACTION_BITS))
 
-picoseconds, with c the sum over decodes of (context + 1) and A the sum over prefill chunks of q (2 s + q + 1), q tokens
-after s. For a fixed set of running sequences only c moves, by n a step: piecewise affine in the step index, which the
-simulator's skipping rests on.
+picoseconds, with c the sum over decodes of (context + 1), w the sum over decodes of min(context + 1, window_tokens), A
+the sum over prefill chunks of q (2 s + q + 1), q tokens after s, and n + k' the sequences scheduled. For a fixed set of
+running sequences only c and w move: the step time is piecewise affine in the step index, and every coefficient that
+acts on them is a whole number of picoseconds, so that sums over many steps are exact in closed form.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +22,21 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTable:
-    """token_ps and prefill_ps (max_num_batched_tokens + 1,), decode_ps and sequence_ps (max_num_seqs + 1,), int64 >= 0;
-    context_fp and pair_fp are ps per unit in 2**-FRACTION_BITS. token_ps must be positive from 1 token on, or the
-    clock would stall; ValueError otherwise."""
+    """token_ps and prefill_ps (max_num_batched_tokens + 1,), decode_ps, sequence_ps and floor_ps (max_num_seqs + 1,),
+    int64 >= 0; context_ps and window_ps are ps per token, pair_fp ps per unit in 2**-FRACTION_BITS. floor_ps is the
+    time the host needs for a step of so many scheduled sequences while the accelerator runs the one before; zeros
+    where nothing overlaps (the default). window_tokens is 0 where no layer's work is capped by a window. token_ps must
+    be positive from 1 token on, or the clock would stall; ValueError otherwise."""
 
     token_ps: IntArray
     prefill_ps: IntArray
     decode_ps: IntArray
     sequence_ps: IntArray
-    context_fp: int
+    context_ps: int
     pair_fp: int
+    window_tokens: int = 0
+    window_ps: int = 0
+    floor_ps: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
         if self.token_ps.size < 2 or (self.token_ps[1:] < 1).any():
@@ -38,14 +45,32 @@ class StepTable:
             raise ValueError("token_ps and prefill_ps must be equally long")
         if self.sequence_ps.size < 2 or self.decode_ps.size != self.sequence_ps.size:
             raise ValueError("decode_ps and sequence_ps must be equally long and reach one sequence")
-        terms = (self.prefill_ps, self.decode_ps, self.sequence_ps)
-        if any((term < 0).any() for term in terms) or self.context_fp < 0 or self.pair_fp < 0:
+        if not self.floor_ps.size:
+            object.__setattr__(self, "floor_ps", np.zeros(self.sequence_ps.size, np.int64))
+        if self.floor_ps.size != self.sequence_ps.size:
+            raise ValueError("floor_ps and sequence_ps must be equally long")
+        terms = (self.prefill_ps, self.decode_ps, self.sequence_ps, self.floor_ps)
+        slopes = (self.context_ps, self.window_ps, self.pair_fp, self.window_tokens)
+        if any((term < 0).any() for term in terms) or min(slopes) < 0:
             raise ValueError("step time terms cannot be negative")
+        if (self.window_tokens == 0) != (self.window_ps == 0):
+            raise ValueError("window_tokens and window_ps come together")
 
-    def step_ps(self, *, prefill_tokens: int, decodes: int, sampling: int, context_sum: int, pair_sum: int) -> int:
-        """One step's time, integer picoseconds: the plain form of what the kernel computes."""
+    def step_ps(
+        self,
+        *,
+        prefill_tokens: int,
+        decodes: int,
+        sampling: int,
+        context_sum: int,
+        pair_sum: int,
+        window_sum: int = 0,
+        scheduled: int | None = None,
+    ) -> int:
+        """One step's time, integer picoseconds: the plain form of what the kernels compute. `scheduled` sequences
+        default to the sampling ones."""
         by_tokens = self.token_ps[prefill_tokens + decodes] + self.prefill_ps[prefill_tokens]
         by_sequences = self.decode_ps[decodes] + self.sequence_ps[sampling]
-        return int(by_tokens + by_sequences) + (
-            (self.context_fp * context_sum + self.pair_fp * pair_sum) >> FRACTION_BITS
-        )
+        by_context = self.context_ps * context_sum + self.window_ps * window_sum
+        total = int(by_tokens + by_sequences) + by_context + ((self.pair_fp * pair_sum) >> FRACTION_BITS)
+        return max(int(self.floor_ps[sampling if scheduled is None else scheduled]), total)

@@ -1,347 +1,992 @@
-"""One engine replica, compiled: vLLM V1's scheduler over integer picoseconds.
+"""Engine replicas, compiled: schedulers over integer picoseconds that skip the steps in which nothing is decided.
 
-A step costs a constant however many sequences run: decodes live in sums (their number, their context) and in a ring
-of finish steps, and only admissions, finishes and preemptions touch single requests. `tests/sim/oracle.py` says the
-same semantics step by step and request by request; both must agree to the picosecond.
+Decodes live in sums (their number, their context, how many still grow inside a window) and in a ring of finish steps;
+only admissions, finishes and preemptions touch single requests. Where a step decides nothing (no waiting request can
+enter, no prompt is half done, no KV block is missing) the steps up to the next event are taken at once: for a fixed set
+of decodes the step time is affine in the step index, so k steps from a with slope s take k a + s k (k - 1) / 2, exactly.
+`tests/sim/oracle.py` says the same semantics step by step and request by request; both agree to the picosecond.
 
-Semantics (vLLM 0.32, `vllm/v1/core/sched/scheduler.py`, prefix caching and async scheduling off):
-A. Running requests in admission order take one token per decode and what is left of `max_num_batched_tokens` for the
-   one partial prefill, which is the last admitted. A request that finds too few KV blocks preempts the tail of the
-   running list until it fits: the victim's blocks are freed, its computed tokens are lost, its generated tokens kept,
-   and it goes to the front of the waiting queue; a request that evicts itself ends the phase.
-B. Waiting requests, not in a step that preempted, in order, while tokens and seats are left: admitted if the blocks
-   of the whole sequence are free; blocks are allocated for the scheduled chunk alone.
-C. A sequence whose computed tokens reach its length emits a token at the end of the step.
-
-Needs max_num_batched_tokens >= max_num_seqs (every decode gets its token in every step).
+The rules of each engine, with the source they were read from, are in docs/simulator.md.
 """
 
-import math
-
 import numpy as np
-from numba import njit
 
+from trilemma.sim.compiled import compiled, inner
 from trilemma.latency.table import FRACTION_BITS
-
-HISTOGRAM_SUBBINS = 512  # bins 0.2% wide
-HISTOGRAM_BINS = 64 * HISTOGRAM_SUBBINS
-FAR = np.int64(2**62)
-
-# Positions in the totals array.
-STEPS, PREFILL_PS, DECODE_PS, END_PS, PEAK_BLOCKS, PREEMPTIONS, SEQUENCE_US, REFUSED = range(8)
-TOTALS = 8
+from trilemma.sim import blocks as cache
+from trilemma.sim import router
+from trilemma.sim.coming import answered, never_fits, release_next
+from trilemma.sim.layout import *
+from trilemma.sim.stretch import add_gaps, bin_of, first_reaching, next_set, pages_of
 
 
-@njit(cache=True, inline="always")
-def _bin(gap_ps):
-    """Histogram bin of a positive gap: exponent and 9 bits of mantissa."""
-    mantissa, exponent = math.frexp(float(gap_ps))
-    return exponent * HISTOGRAM_SUBBINS + int((mantissa - 0.5) * (2 * HISTOGRAM_SUBBINS))
+@inner
+def _sample(state, out, r, now, running, used, preempted):
+    """Write what is seen now into every row of samples that is due; when the rows are full every other one is kept."""
+    s = state.scalars
+    rows, width = s[r, SAMPLE_ROWS], out.samples.shape[1]
+    while s[r, NEXT_SAMPLE] <= now:
+        if rows == width:
+            for i in range(width // 2):
+                for column in range(out.samples.shape[2]):
+                    out.samples[r, i, column] = out.samples[r, 2 * i + 1, column]
+            rows = width // 2
+            s[r, SAMPLE_PS] *= 2
+            s[r, NEXT_SAMPLE] = (rows + 1) * s[r, SAMPLE_PS]
+            continue
+        out.samples[r, rows, S_TIME] = now
+        out.samples[r, rows, S_RUNNING] = running
+        out.samples[r, rows, S_BLOCKS] = used
+        out.samples[r, rows, S_PREFILL_TOKENS] = out.totals[r, PREFILL_TOKENS]
+        out.samples[r, rows, S_DECODE_TOKENS] = out.totals[r, DECODE_TOKENS]
+        out.samples[r, rows, S_PREFILL_PS] = out.totals[r, PREFILL_PS]
+        out.samples[r, rows, S_DECODE_PS] = out.totals[r, DECODE_PS]
+        out.samples[r, rows, S_PREEMPTED] = preempted
+        rows += 1
+        s[r, NEXT_SAMPLE] += s[r, SAMPLE_PS]
+    s[r, SAMPLE_ROWS] = rows
 
 
-@njit(cache=True, inline="always")
-def _pages(tokens, page):
-    return (tokens + page - 1) // page
+@inner
+def _held_pages(rules, load, request, context):
+    """KV blocks of a sequence that has computed `context` tokens and is past its prefill."""
+    if rules.policy == NO_EVICT:
+        return pages_of(load.prompt[request] + max(load.output[request], rules.max_new), rules.page)
+    return pages_of(context, rules.page)
 
 
-@njit(cache=True, inline="always")
-def _unlink(slot, head, tail, before, after):
+@inner
+def _leave(load, state, nodes, where, unit, per_unit, slot, context, pages):
+    """A sequence gives its blocks back to the prefix cache; how many are free now that were not before."""
+    request = state.slots[slot, REQUEST]
+    begin = load.chain_offsets[request]
+    units = min(context // unit, load.chain_units[request])
+    registered = state.slots[slot, UNITS]
+    if units > registered:
+        cache.register(nodes, where, load.chain_ids, state.held, begin, registered, units, per_unit)
+    return cache.release(nodes, where, load.chain_ids, state.held, begin, units, per_unit, pages - units * per_unit)
+
+
+@inner
+def _register(load, state, nodes, where, unit, per_unit, slot, tokens):
+    """The units of a chain that are whole within the first `tokens` tokens are cached from now on."""
+    request = state.slots[slot, REQUEST]
+    units, registered = min(tokens // unit, load.chain_units[request]), state.slots[slot, UNITS]
+    if units > registered:
+        begin = load.chain_offsets[request]
+        cache.register(nodes, where, load.chain_ids, state.held, begin, registered, units, per_unit)
+        state.slots[slot, UNITS] = units
+
+
+@inner
+def _unlink(slots, slot, head, tail):
     """Take a slot out of the admission order; the new (head, tail)."""
-    prv, nxt = before[slot], after[slot]
+    prv, nxt = slots[slot, BEFORE], slots[slot, AFTER]
     if prv == -1:
         head = nxt
     else:
-        after[prv] = nxt
+        slots[prv, AFTER] = nxt
     if nxt == -1:
         tail = prv
     else:
-        before[nxt] = prv
+        slots[nxt, BEFORE] = prv
     return head, tail
 
 
-@njit(cache=True, inline="always")
-def _release(released, at, arrival, prompt, output, page, blocks):
-    """A closed-loop client sends: the next request, and at once the one after a request that is refused."""
-    while released < arrival.size:
-        arrival[released] = at
-        released += 1
-        if _pages(prompt[released - 1] + output[released - 1] - 1, page) <= blocks:
-            break
-    return released
+@inner
+def _unring(state, slot, ring0, ring_mask):
+    """Take a decode out of the ring of finish steps."""
+    slots = state.slots
+    nxt, prv = slots[slot, RING_NEXT], slots[slot, RING_PREV]
+    if nxt != -1:
+        slots[nxt, RING_PREV] = prv
+    if prv != -1:
+        slots[prv, RING_NEXT] = nxt
+    else:
+        bucket = slots[slot, FINISH] & ring_mask
+        state.ring[ring0 + bucket] = nxt
+        if nxt == -1:
+            state.ring_bits[(ring0 + bucket) // WORD] &= ~(1 << (bucket & (WORD - 1)))
 
 
-@njit(cache=True)
-def run(
-    arrival,
-    prompt,
-    output,
-    clients,
-    max_tokens,
-    max_seqs,
-    page,
-    blocks,
-    token_ps,
-    prefill_ps,
-    decode_ps,
-    sequence_ps,
-    context_fp,
-    pair_fp,
-    start,
-    first,
-    done,
-    preempted,
-    lost,
-    histogram,
-    totals,
-):
-    """Simulate one replica; all arrays int64.
+@inner
+def _grown(state, window0, window_mask, step, window, young, young_base):
+    """Decodes whose context has reached the window stop growing in it; (young, young_base)."""
+    at = window0 + (step & window_mask)
+    count = state.window_ring[at]
+    if count > 0:
+        state.window_ring[at] = 0
+        state.window_bits[at // WORD] &= ~(1 << (at & (WORD - 1)))
+        young -= count
+        young_base -= count * (window - 1 - step)
+    return young, young_base
 
-    arrival (n,) ps, sorted; with clients > 0 the loop is closed: the first `clients` requests arrive at 0, each later
-    one when a request is answered, and `arrival` is overwritten with those times. start (first
-    scheduled), first (first token), done (last token) are written in ps, -1 for refused requests; preempted (n,)
-    counts evictions, lost (n,) computed tokens thrown away; histogram (HISTOGRAM_BINS,) counts inter-token gaps.
+
+@inner
+def _forget_young(state, window0, window_mask, at_step, base, young, young_base):
+    """A decode that still grew inside the window is gone; (young, young_base)."""
+    at = window0 + (at_step & window_mask)
+    state.window_ring[at] -= 1
+    if state.window_ring[at] == 0:
+        state.window_bits[at // WORD] &= ~(1 << (at & (WORD - 1)))
+    return young - 1, young_base - base
+
+
+@inner
+def _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left):
+    """Give back what sequences that have finished still hold, first admitted first; the new (free, seats_left)."""
+    leaving = state.late[seat0 : seat0 + late]
+    unit, caching = rules.unit, rules.caching
+    per_unit = unit // rules.page
+    if caching:
+        for i in range(1, late):
+            slot = leaving[i]
+            j = i - 1
+            while j >= 0 and state.admitted[leaving[j]] > state.admitted[slot]:
+                leaving[j + 1] = leaving[j]
+                j -= 1
+            leaving[j + 1] = slot
+    for slot in leaving:
+        context = state.slots[slot, BASE]
+        held = _held_pages(rules, load, state.slots[slot, REQUEST], context)
+        if caching:
+            held = _leave(load, state, nodes, where, unit, per_unit, slot, context, held)
+        free += held
+        state.seats[seat0 + seats_left] = slot
+        seats_left += 1
+    return free, seats_left
+
+
+@inner
+def _least_decoded(slots, head, output, prompt):
+    """SGLang's next victim: fewest tokens generated, then the longest prompt, then the latest admitted."""
+    victim = np.int64(-1)
+    fewest = longest = np.int64(0)
+    slot = head
+    while slot != -1:
+        if slots[slot, FINISH] != -1:
+            request = slots[slot, REQUEST]
+            decoded = output[request] - slots[slot, FINISH]  # less the step, the same for all
+            better = victim == -1 or decoded < fewest or (decoded == fewest and prompt[request] >= longest)
+            if better:
+                victim, fewest, longest = slot, decoded, prompt[request]
+        slot = slots[slot, AFTER]
+    return victim
+
+
+@inner
+def _ratio_left(slots, head, output, max_new, step):
+    """SGLang's new-token ratio after a retraction, from what the remaining decodes have generated; millionths."""
+    decoded = new = decodes = np.int64(0)
+    slot = head
+    while slot != -1:
+        if slots[slot, FINISH] != -1:
+            request = slots[slot, REQUEST]
+            decoded += output[request] - (slots[slot, FINISH] - step + 1)
+            new += max(output[request], max_new)
+            decodes += 1
+        slot = slots[slot, AFTER]
+    return min(1_000_000, (decoded + RETRACT_HEADROOM * decodes) * 1_000_000 // (new + 1))
+
+
+@compiled
+def run(rules, prices, load, out, state):
+    """Play a load on a fleet; everything is written in place (setup.py makes the arrays and says what they hold).
+
+    The outer loop picks a replica and a time: replicas whose requests are dealt out beforehand run once, to the end;
+    others as far as the router needs to look. Then what the replica remembers is loaded into local variables, its
+    steps that start before that time are played (where answers bring new requests: until one is given), and it is
+    stored again.
     """
-    n = arrival.size
-    first[:] = -1
-    done[:] = -1
-    start[:] = -1
-    longest = 1
-    for i in range(n):
-        longest = max(longest, output[i])
-    ring_size = 1
-    while ring_size <= longest + 1:
-        ring_size *= 2
+    s, slots, totals = state.scalars, state.slots, out.totals
+    policy, page, max_tokens, max_seqs = rules.policy, rules.page, rules.max_tokens, rules.max_seqs
+    caching, unit, window, blocks = rules.caching, rules.unit, rules.window, rules.blocks
+    per_unit = unit // page
+    ring_size = state.ring.size // s.shape[0]
     ring_mask = ring_size - 1
-    ring = np.full(ring_size, -1, np.int64)  # finish step -> a slot, chained by ring_next
-
-    request = np.empty(max_seqs, np.int64)
-    base = np.empty(max_seqs, np.int64)  # context - step: constant while decoding
-    finish = np.empty(max_seqs, np.int64)  # step of the last token; -1 while prefilling
-    before = np.empty(max_seqs, np.int64)  # admission order, doubly linked
-    after = np.empty(max_seqs, np.int64)
-    ring_next = np.empty(max_seqs, np.int64)
-    ring_prev = np.empty(max_seqs, np.int64)
-    seats = np.empty(max_seqs, np.int64)  # free slots
-    for i in range(max_seqs):
-        seats[i] = max_seqs - 1 - i
-    seats_left = max_seqs
-    head = -1
-    tail = -1
-    stack = np.empty(max_seqs + 1, np.int64)  # preempted requests, next to run on top
-    stacked = 0
-    generated = np.zeros(n, np.int64)  # tokens out before the current prefill of a request
-    last_token = np.zeros(n, np.int64)  # when a preempted request last emitted
-    completing = np.empty(max_seqs, np.int64)
-    crossing = np.zeros(page, np.int64)  # decodes by base mod page: who needs a block in which step
-    partial = -1  # slot of the unfinished prefill, always the tail
-    partial_done = 0
-    partial_target = 0
-
-    free = blocks
-    decodes = 0
-    base_sum = 0
-    queue = 0  # next request of the arrival order
-    released = 0  # closed loop: requests sent so far
-    step = 0
-    now = np.int64(0)
-    if clients > 0:
-        arrival[:] = FAR
-        for _ in range(clients):
-            released = _release(released, now, arrival, prompt, output, page, blocks)
-
+    window_size = state.window_ring.size // s.shape[0]
+    window_mask = window_size - 1
+    token_ps, prefill_ps, decode_ps = prices.token_ps, prices.prefill_ps, prices.decode_ps
+    sequence_ps, floor_ps = prices.sequence_ps, prices.floor_ps
+    context_ps, window_ps, pair_fp = prices.context_ps, prices.window_ps, prices.pair_fp
+    entry, link, prompt, output = load.entry, load.link, load.prompt, load.output
+    generated, crossing, histogram = state.generated, state.crossing, out.histogram
+    leaves_late = rules.asynchronous or caching  # with a cache they leave in the order of their admission
+    replicas = s.shape[0]
+    dealt = 0
     while True:
-        if head == -1 and stacked == 0:
-            if queue >= n:
+        if rules.dynamic:
+            r, until = router.next_call(rules, load, out, state)
+            if r == -1:
                 break
-            now = max(now, arrival[queue])
-        step += 1
-        budget = max_tokens - decodes
-        prefill = 0
-        pairs = 0
-        evicted = False
-        finishing = 0
-
-        # A. Running requests.
-        need = crossing[(-step) % page]
-        chunk = 0
-        chunk_need = 0
-        if partial != -1:
-            chunk = min(partial_target - partial_done, budget)
-            chunk_need = _pages(partial_done + chunk, page) - _pages(partial_done, page)
-        if need + chunk_need > free:
-            evicted = True
-            slot = head
-            while slot != -1:
-                wants = chunk_need if slot == partial else (1 if (base[slot] + step) % page == 0 else 0)
-                gone = False
-                while free < wants:
-                    victim = tail
-                    r = request[victim]
-                    if victim == partial:
-                        free += _pages(partial_done, page)
-                        lost[r] += partial_done
-                        partial = -1
-                    else:
-                        context = base[victim] + step
-                        free += _pages(context, page)
-                        lost[r] += context
-                        generated[r] = output[r] - (finish[victim] - step + 1)
-                        last_token[r] = now
-                        crossing[base[victim] % page] -= 1
-                        base_sum -= base[victim]
-                        decodes -= 1
-                        nxt, prv = ring_next[victim], ring_prev[victim]
-                        if prv == -1:
-                            ring[finish[victim] & ring_mask] = nxt
-                        else:
-                            ring_next[prv] = nxt
-                        if nxt != -1:
-                            ring_prev[nxt] = prv
-                    preempted[r] += 1
-                    totals[PREEMPTIONS] += 1
-                    stack[stacked] = r
-                    stacked += 1
-                    head, tail = _unlink(victim, head, tail, before, after)
-                    seats[seats_left] = victim
-                    seats_left += 1
-                    if victim == slot:
-                        gone = True
-                        break
-                if gone:
-                    break
-                free -= wants
-                slot = after[slot]
         else:
-            free -= need + chunk_need
-        if partial != -1:
-            slot = partial
-            prefill += chunk
-            budget -= chunk
-            pairs += chunk * (2 * partial_done + chunk + 1)
-            partial_done += chunk
-            if partial_done == partial_target:
-                completing[finishing] = slot
-                finishing += 1
-                base[slot] = partial_target
-                partial = -1
+            if dealt == replicas:
+                break
+            r, until = dealt, FAR
+            dealt += 1
+            if rules.clients > 0:
+                released = s[r, RELEASED]
+                for _ in range((rules.clients - r + replicas - 1) // replicas):
+                    released = release_next(rules, load, released, 0)
+                s[r, RELEASED] = released
 
-        # B. Waiting requests.
-        if not evicted:
-            while budget > 0 and seats_left > 0 and partial == -1:
-                if stacked > 0:
-                    r = stack[stacked - 1]
-                elif queue < n and arrival[queue] <= now:
-                    r = queue
-                    if _pages(prompt[r] + output[r] - 1, page) > blocks:
-                        totals[REFUSED] += 1
-                        queue += 1
+        ring0, window0 = r * ring_size, r * window_size
+        nodes, where = state.nodes[r], state.where[r]
+        seat0, page0, cohort0 = r * max_seqs, r * page, r * (max_seqs + 2)
+        fail_at = state.fail[r]
+
+        head, tail, seats_left, free = s[r, HEAD], s[r, TAIL], s[r, SEATS_LEFT], s[r, FREE]
+        decodes, base_sum, step, now = s[r, DECODES], s[r, BASE_SUM], s[r, STEP], s[r, NOW]
+        planned_at, seen, queue, stack = s[r, PLANNED_AT], s[r, SEEN], s[r, QUEUE], s[r, STACK]
+        partial, partial_done, partial_target = s[r, PARTIAL], s[r, PARTIAL_DONE], s[r, PARTIAL_TARGET]
+        young, young_base, blocked, quiet = s[r, YOUNG], s[r, YOUNG_BASE], s[r, BLOCKED], s[r, QUIET] != 0
+        late, latch, ratio, new_sum, long_new = s[r, LATE], s[r, LATCH], s[r, RATIO], s[r, NEW_SUM], s[r, LONG_NEW]
+        cohorts, decoded_at, released, next_sample = s[r, COHORTS], s[r, DECODED_AT], s[r, RELEASED], s[r, NEXT_SAMPLE]
+        ended, ended_at, stacked, stack_end = s[r, ENDED], s[r, ENDED_AT], s[r, STACKED], s[r, STACK_END]
+        admissions = s[r, ADMISSIONS]
+        steps = np.int64(0)
+        prefill_total = np.int64(0)
+        decode_total = np.int64(0)
+
+        while True:
+            if head == -1 and stack == -1:
+                if queue == -1:
+                    break
+                if entry[queue] > now:
+                    if entry[queue] >= until:
+                        break
+                    if next_sample <= entry[queue]:
+                        _sample(state, out, r, entry[queue], 0, 0, 0)
+                        next_sample = s[r, NEXT_SAMPLE]
+                    now = entry[queue]
+                    planned_at = now
+                    ratio = rules.ratio_first
+                    if late > 0:
+                        free, seats_left = _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left)
+                        late = 0
+            if now >= until:
+                break
+
+            # Steps that decide nothing, taken at once.
+            if quiet and decodes > 0 and (blocked != NOTHING or queue == -1 or entry[queue] > now):
+                k = min(next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1), LONGEST_STRETCH)
+                if k >= SHORTEST_STRETCH:
+                    first = token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes]
+                    first += context_ps * (base_sum + decodes * (step + 2))
+                    slope = context_ps * decodes
+                    if window > 0:
+                        first += window_ps * (young_base + young * (step + 2) + window * (decodes - young))
+                        slope += window_ps * young
+                        k = min(k, next_set(state.window_bits, window0 // WORD, window_mask, step + 1) + 1)
+                    if first < floor_ps[decodes]:
+                        if slope > 0:
+                            k = min(k, (floor_ps[decodes] - first) // slope + 1)
+                            slope = 0
+                        first = floor_ps[decodes]
+                    if policy != NO_EVICT and decodes * (k // page + 1) > free:
+                        periods = free // decodes
+                        left = free - periods * decodes
+                        room = periods * page
+                        for j in range(page):
+                            left -= crossing[page0 + (-(step + 1 + j)) % page]
+                            if left < 0:
+                                break
+                            room += 1
+                        k = min(k, room)
+                    horizon = min(until, next_sample)
+                    if blocked == NOTHING and queue != -1:
+                        horizon = min(horizon, entry[queue])
+                    total = k * first + slope * (k * (k - 1) // 2)
+                    if k > 0 and total >= horizon - now:
+                        k = min(k, first_reaching(first, slope, horizon - now))
+                        total = k * first + slope * (k * (k - 1) // 2)
+                    if k > 0 and total > fail_at - now:
+                        k = first_reaching(first, slope, fail_at - now + 1) - 1
+                        total = k * first + slope * (k * (k - 1) // 2)
+                    if k > 0:
+                        if policy != NO_EVICT:
+                            taken = decodes * (k // page)
+                            for j in range(k % page):
+                                taken += crossing[page0 + (-(step + 1 + j)) % page]
+                            free -= taken
+                            if caching:
+                                cache.allocate(nodes, taken)
+                        add_gaps(histogram, decodes, first, slope, k)
+                        last = first + slope * (k - 1)
+                        seen = now + total - last
+                        if rules.asynchronous:
+                            seen = planned_at if k == 1 else seen - (last - slope)
+                        now += total
+                        planned_at = now - last
+                        step += k
+                        steps += k
+                        if window > 0:
+                            young, young_base = _grown(state, window0, window_mask, step, window, young, young_base)
+                        decode_total += total
+                        totals[r, DECODE_TOKENS] += decodes * k
+                        totals[r, SEQUENCE_US] += (max_seqs - seats_left) * (total // 1_000_000)
+                        totals[r, PEAK_BLOCKS] = max(totals[r, PEAK_BLOCKS], blocks - free)
+                        if policy == SGLANG:
+                            ratio = max(rules.ratio_least, ratio - k * rules.ratio_fall)
+                            decoded_at = now
+                        if next_sample <= now:
+                            totals[r, PREFILL_PS] += prefill_total
+                            totals[r, DECODE_PS] += decode_total
+                            prefill_total = decode_total = 0
+                            _sample(state, out, r, now, max_seqs - seats_left, blocks - free, stacked)
+                            next_sample = s[r, NEXT_SAMPLE]
                         continue
-                else:
-                    break
-                target = prompt[r] + generated[r]
-                if _pages(target, page) > free:
-                    break
-                if stacked > 0:
-                    stacked -= 1
-                else:
-                    queue += 1
-                if start[r] < 0:
-                    start[r] = now
-                chunk = min(target, budget)
-                free -= _pages(chunk, page)
-                budget -= chunk
-                prefill += chunk
-                pairs += chunk * (chunk + 1)
-                seats_left -= 1
-                slot = seats[seats_left]
-                request[slot] = r
-                finish[slot] = -1
-                before[slot] = tail
-                after[slot] = -1
-                if tail == -1:
-                    head = slot
-                else:
-                    after[tail] = slot
-                tail = slot
-                if chunk == target:
-                    completing[finishing] = slot
-                    finishing += 1
-                    base[slot] = target
-                else:
-                    partial = slot
-                    partial_done = chunk
-                    partial_target = target
 
-        if decodes == 0 and prefill == 0:  # every waiting request of this moment was refused
-            step -= 1
-            continue
+            step += 1
+            visible = planned_at if rules.asynchronous else now
+            was_blocked, blocked = blocked, NOTHING
+            joined = decodes
+            budget = max_tokens - decodes
+            prefill = np.int64(0)
+            pairs = np.int64(0)
+            chunks = 0
+            finishing = 0
+            evicted = False
 
-        # C. The step runs.
-        context_sum = base_sum + decodes * (step + 1)
-        variable = (context_fp * context_sum) >> FRACTION_BITS
-        duration = (
-            token_ps[prefill + decodes]
-            + prefill_ps[prefill]
-            + decode_ps[decodes]
-            + sequence_ps[decodes + finishing]
-            + ((context_fp * context_sum + pair_fp * pairs) >> FRACTION_BITS)
-        )
-        decode_only = np.int64(0)
-        if decodes > 0:
-            decode_only = min(duration, token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes] + variable)
-            histogram[_bin(duration)] += decodes
-        totals[STEPS] += 1
-        totals[DECODE_PS] += decode_only
-        totals[PREFILL_PS] += duration - decode_only
-        totals[SEQUENCE_US] += (max_seqs - seats_left) * (duration // 1_000_000)
-        totals[PEAK_BLOCKS] = max(totals[PEAK_BLOCKS], blocks - free)
-        end = now + duration
+            if policy != SGLANG:
+                # A. Running requests, in the order of their admission: a token for every decode, what is left for the
+                # one unfinished prompt, which is the last of them.
+                need = crossing[page0 + (-step) % page] if policy != NO_EVICT else 0
+                chunk = np.int64(0)
+                chunk_need = np.int64(0)
+                if partial != -1:
+                    slots[partial, COMPUTED] = partial_done
+                    chunk = min(partial_target - partial_done, budget)
+                    if chunk < partial_target - partial_done and rules.chunk_unit > 1:
+                        chunk -= chunk % rules.chunk_unit
+                    if policy == VLLM:
+                        chunk_need = pages_of(partial_done + chunk, page) - pages_of(partial_done, page)
+                if need + chunk_need > free:
+                    evicted = True
+                    slot = head
+                    while slot != -1:
+                        wants = chunk_need if slot == partial else (1 if (slots[slot, BASE] + step) % page == 0 else 0)
+                        gone = False
+                        while free < wants:
+                            victim = tail
+                            request = slots[victim, REQUEST]
+                            if victim == partial:
+                                lost = partial_done
+                                held = pages_of(partial_done if policy == VLLM else partial_target, page)
+                                partial = -1
+                            else:
+                                lost = slots[victim, BASE] + step
+                                held = pages_of(lost, page)
+                                generated[request] = output[request] - (slots[victim, FINISH] - step + 1)
+                                out.done[request] = now  # its last token, until it ends
+                                base = slots[victim, BASE]
+                                crossing[page0 + base % page] -= 1
+                                base_sum -= base
+                                decodes -= 1
+                                _unring(state, victim, ring0, ring_mask)
+                                if window > 0 and window - 1 - base >= step:
+                                    young, young_base = _forget_young(
+                                        state, window0, window_mask, window - 1 - base, base, young, young_base
+                                    )
+                            if caching:
+                                held = _leave(load, state, nodes, where, unit, per_unit, victim, lost, held)
+                            free += held
+                            out.preempted[request] += 1
+                            out.lost[request] += lost
+                            totals[r, PREEMPTIONS] += 1
+                            link[request] = stack
+                            stack = request
+                            stacked += 1
+                            head, tail = _unlink(slots, victim, head, tail)
+                            state.seats[seat0 + seats_left] = victim
+                            seats_left += 1
+                            if victim == slot:
+                                gone = True
+                                break
+                        if gone:
+                            break
+                        free -= wants
+                        if caching:
+                            cache.allocate(nodes, wants)
+                        slot = slots[slot, AFTER]
+                    blocked = KV
+                else:
+                    free -= need + chunk_need
+                    if caching:
+                        cache.allocate(nodes, need + chunk_need)
+                joined = decodes
+                if partial != -1 and chunk > 0:
+                    prefill += chunk
+                    budget -= chunk
+                    pairs += chunk * (2 * partial_done + chunk + 1)
+                    chunks += 1
+                    partial_done += chunk
+                    if caching and policy == VLLM:
+                        _register(load, state, nodes, where, unit, per_unit, partial, partial_done)
+                    if partial_done == partial_target:
+                        state.completing[finishing] = partial
+                        finishing += 1
+                        slots[partial, BASE] = partial_target
+                        partial = -1
 
-        slot = ring[step & ring_mask]
-        ring[step & ring_mask] = -1
-        while slot != -1:
-            nxt = ring_next[slot]
-            r = request[slot]
-            done[r] = end
-            free += _pages(base[slot] + step + 1, page)
-            crossing[base[slot] % page] -= 1
-            base_sum -= base[slot]
-            decodes -= 1
-            head, tail = _unlink(slot, head, tail, before, after)
-            seats[seats_left] = slot
-            seats_left += 1
-            if clients > 0:
-                released = _release(released, end, arrival, prompt, output, page, blocks)
-            slot = nxt
-
-        for i in range(finishing):
-            slot = completing[i]
-            r = request[slot]
-            target = base[slot]
-            generated[r] += 1
-            if first[r] < 0:
-                first[r] = end
+                # B. Waiting requests, in order, unless the step preempted.
+                while not evicted:
+                    if stack != -1:
+                        request = stack
+                    else:
+                        request = queue
+                        if request == -1 or entry[request] > visible:
+                            break
+                        if never_fits(policy, page, blocks, rules.max_new, rules.whole_prompts, max_tokens, prompt[request], output[request]):
+                            totals[r, REFUSED] += 1
+                            queue = link[request]
+                            continue
+                    if seats_left == 0:
+                        blocked = SEATS
+                        break
+                    if partial != -1 or budget == 0:
+                        blocked = TOKENS
+                        break
+                    target = prompt[request] + generated[request]
+                    hits = idle = hit = np.int64(0)
+                    if caching and load.chain_units[request] > 0:
+                        hits, idle = cache.lookup(
+                            nodes, where, load.chain_ids, load.chain_offsets[request],
+                            min(np.int64(load.chain_units[request]), (target - 1) // unit),
+                        )  # fmt: skip
+                        hit = hits * unit
+                    chunk = min(target - hit, budget)
+                    if chunk < target - hit:
+                        if rules.whole_prompts:
+                            blocked = TOKENS
+                            break
+                        if rules.chunk_unit > 1:
+                            chunk -= chunk % rules.chunk_unit
+                            if chunk == 0:
+                                blocked = TOKENS
+                                break
+                    if policy == NO_EVICT:
+                        wants = pages_of(prompt[request] + max(output[request], rules.max_new), page)
+                    elif policy == MAX_UTILIZATION:
+                        wants = pages_of(target, page)
+                    else:
+                        wants = pages_of(hit + chunk, page)
+                    whole = pages_of(target, page) if policy == VLLM and rules.reserve_full else wants
+                    if whole - (hits - idle) * per_unit > free:
+                        blocked = KV
+                        break
+                    if stack != -1:
+                        stack = link[request]
+                        stacked -= 1
+                    else:
+                        queue = link[request]
+                    free -= wants - (hits - idle) * per_unit
+                    budget -= chunk
+                    prefill += chunk
+                    pairs += chunk * (2 * hit + chunk + 1)
+                    chunks += 1
+                    seats_left -= 1
+                    slot = state.seats[seat0 + seats_left]
+                    slots[slot, REQUEST] = request
+                    slots[slot, FINISH] = -1
+                    slots[slot, COMPUTED] = hit
+                    slots[slot, BEFORE] = tail
+                    slots[slot, AFTER] = -1
+                    if tail == -1:
+                        head = slot
+                    else:
+                        slots[tail, AFTER] = slot
+                    tail = slot
+                    if caching:
+                        admissions += 1
+                        state.admitted[slot] = admissions
+                        slots[slot, UNITS] = hits
+                        if hits > 0:
+                            cache.acquire(
+                                nodes, where, load.chain_ids, state.held, load.chain_offsets[request], hits
+                            )
+                        cache.allocate(nodes, wants - hits * per_unit)
+                        if policy == VLLM:
+                            _register(load, state, nodes, where, unit, per_unit, slot, hit + chunk)
+                    if out.start[request] < 0:
+                        out.start[request] = now
+                        if caching:
+                            out.hits[request] = hit
+                        if was_blocked != NOTHING and entry[request] <= seen and out.reason[request] == NOTHING:
+                            out.reason[request] = was_blocked
+                    if chunk == target - hit:
+                        state.completing[finishing] = slot
+                        finishing += 1
+                        slots[slot, BASE] = target
+                    else:
+                        partial = slot
+                        partial_done = hit + chunk
+                        partial_target = target
             else:
-                histogram[_bin(end - last_token[r])] += 1
-            if generated[r] == output[r]:
-                done[r] = end
-                free += _pages(target, page)
-                head, tail = _unlink(slot, head, tail, before, after)
-                seats[seats_left] = slot
-                seats_left += 1
-                if clients > 0:
-                    released = _release(released, end, arrival, prompt, output, page, blocks)
+                # SGLang: a prefill batch if one can be built, else a decode step.
+                if decodes == 0:
+                    latch = NOTHING
+                blocked = latch
+                waits = stack != -1 or (queue != -1 and entry[queue] <= visible)
+                building = partial != -1 or (latch == NOTHING and waits)
+                if building:
+                    reserved = np.int64(0)
+                    if decodes > 0:
+                        if long_new == 0:
+                            reserved = new_sum - decodes * (step - 1)
+                        else:
+                            slot = head
+                            while slot != -1:
+                                if slots[slot, FINISH] != -1:
+                                    request = slots[slot, REQUEST]
+                                    more = max(rules.max_new - output[request], 0)
+                                    reserved += min(slots[slot, FINISH] - (step - 1) + more, MOST_NEW_TOKENS)
+                                slot = slots[slot, AFTER]
+                        reserved = reserved * ratio // 1_000_000
+                    room = free * page - reserved  # tokens
+                    chunk_room = max_tokens
+                    if rules.mixed:
+                        room -= decodes
+                        chunk_room -= decodes
+                    if partial != -1:
+                        slots[partial, COMPUTED] = partial_done
+                        remaining = partial_target - partial_done
+                        chunk = min(remaining, chunk_room)
+                        if room > 0:
+                            chunk = min(chunk, room)
+                        if chunk < remaining:
+                            chunk = (partial_done + chunk) // page * page - partial_done
+                        wants = pages_of(partial_done + max(chunk, 0), page) - pages_of(partial_done, page)
+                        if chunk <= 0 or wants > free:
+                            building = False
+                            blocked = KV
+                        else:
+                            free -= wants
+                            if caching:
+                                cache.allocate(nodes, wants)
+                            rounded = pages_of(chunk, page) * page
+                            chunk_room -= rounded
+                            room -= rounded + page
+                            prefill += chunk
+                            pairs += chunk * (2 * partial_done + chunk + 1)
+                            chunks += 1
+                            partial_done += chunk
+                            if partial_done == partial_target:
+                                request = slots[partial, REQUEST]
+                                room -= min(max(output[request], rules.max_new), MOST_NEW_TOKENS)
+                                state.completing[finishing] = partial
+                                finishing += 1
+                                slots[partial, BASE] = partial_target
+                                partial = -1
+                            else:
+                                building = False
+                                blocked = TOKENS
+                            if room <= 0 or free <= 0:
+                                latch = KV
+                while building:
+                    request = stack
+                    if request == -1 or (
+                        queue != -1 and entry[queue] <= min(visible, state.retracted_at[request])
+                    ):
+                        request = queue
+                        if request == -1 or entry[request] > visible:
+                            break
+                        if never_fits(policy, page, blocks, rules.max_new, rules.whole_prompts, max_tokens, prompt[request], output[request]):
+                            totals[r, REFUSED] += 1
+                            queue = link[request]
+                            continue
+                    if latch != NOTHING:
+                        blocked = latch
+                        break
+                    if seats_left == 0:
+                        latch = blocked = SEATS
+                        break
+                    if chunk_room <= 0:
+                        blocked = TOKENS
+                        break
+                    target = prompt[request] + generated[request]
+                    hits = idle = hit = np.int64(0)
+                    if caching and load.chain_units[request] > 0:
+                        hits, idle = cache.lookup(
+                            nodes, where, load.chain_ids, load.chain_offsets[request],
+                            min(np.int64(load.chain_units[request]), (target - 1) // unit),
+                        )  # fmt: skip
+                        hit = hits * unit
+                    extend = target - hit
+                    new = max(output[request], rules.max_new)
+                    if extend + min(new - generated[request], MOST_NEW_TOKENS) + page + idle * unit >= room:
+                        latch = blocked = KV
+                        break
+                    chunk = extend
+                    if pages_of(extend, page) * page > chunk_room:
+                        if rules.whole_prompts:
+                            blocked = TOKENS
+                            break
+                        chunk = chunk_room // page * page
+                        if chunk <= 0:
+                            blocked = TOKENS
+                            break
+                        chunk = min(chunk, extend)
+                    wants = pages_of(hit + chunk, page) - hits * per_unit
+                    if request == stack:
+                        stack = link[request]
+                        stacked -= 1
+                    else:
+                        queue = link[request]
+                    free -= wants + idle * per_unit
+                    rounded = pages_of(chunk, page) * page
+                    chunk_room -= rounded
+                    room -= rounded + page + idle * unit
+                    prefill += chunk
+                    pairs += chunk * (2 * hit + chunk + 1)
+                    chunks += 1
+                    seats_left -= 1
+                    slot = state.seats[seat0 + seats_left]
+                    slots[slot, REQUEST] = request
+                    slots[slot, FINISH] = -1
+                    slots[slot, COMPUTED] = hit
+                    slots[slot, BEFORE] = tail
+                    slots[slot, AFTER] = -1
+                    if tail == -1:
+                        head = slot
+                    else:
+                        slots[tail, AFTER] = slot
+                    tail = slot
+                    if caching:
+                        admissions += 1
+                        state.admitted[slot] = admissions
+                        slots[slot, UNITS] = hits
+                        if hits > 0:
+                            cache.acquire(
+                                nodes, where, load.chain_ids, state.held, load.chain_offsets[request], hits
+                            )
+                        cache.allocate(nodes, wants)
+                    if out.start[request] < 0:
+                        out.start[request] = now
+                        if caching:
+                            out.hits[request] = hit
+                        if was_blocked != NOTHING and entry[request] <= seen and out.reason[request] == NOTHING:
+                            out.reason[request] = was_blocked
+                    if chunk == extend:
+                        room -= min(new, MOST_NEW_TOKENS)
+                        state.completing[finishing] = slot
+                        finishing += 1
+                        slots[slot, BASE] = target
+                    else:
+                        partial = slot
+                        partial_done = hit + chunk
+                        partial_target = target
+                    if room <= 0 or free <= 0:
+                        latch = KV
+                    if partial != -1:
+                        blocked = TOKENS
+                        break
+                need = crossing[page0 + (-step) % page]
+                if prefill > 0:
+                    if rules.mixed and need <= free:
+                        free -= need
+                        if caching:
+                            cache.allocate(nodes, need)
+                    else:
+                        joined = 0
+                        step -= 1
+                elif decodes > 0 and need > free and late > 0:
+                    joined = 0  # who finished in the step before will make room
+                elif decodes > 0:
+                    while need > free and (decodes > 1 or partial != -1):
+                        evicted = True
+                        latch = NOTHING
+                        blocked = KV
+                        if decodes > 1:
+                            victim = _least_decoded(slots, head, output, prompt)
+                            request = slots[victim, REQUEST]
+                            base = slots[victim, BASE]
+                            lost = base + step
+                            held = pages_of(lost, page)
+                            generated[request] = output[request] - (slots[victim, FINISH] - step + 1)
+                            emitted = max(state.since[victim], decoded_at)
+                            out.done[request] = emitted
+                            for i in range(cohorts):
+                                if state.cohort_time[cohort0 + i] == emitted:
+                                    state.cohort_count[cohort0 + i] -= 1
+                            crossing[page0 + base % page] -= 1
+                            base_sum -= base
+                            decodes -= 1
+                            more = max(rules.max_new - output[request], 0)
+                            new_sum -= slots[victim, FINISH] + more
+                            if output[request] + more > MOST_NEW_TOKENS:
+                                long_new -= 1
+                            _unring(state, victim, ring0, ring_mask)
+                            if window > 0 and window - 1 - base >= step:
+                                young, young_base = _forget_young(
+                                    state, window0, window_mask, window - 1 - base, base, young, young_base
+                                )
+                        else:
+                            victim = partial
+                            request = slots[victim, REQUEST]
+                            lost = partial_done
+                            held = pages_of(lost, page)
+                            partial = -1
+                        if caching:
+                            held = _leave(load, state, nodes, where, unit, per_unit, victim, lost, held)
+                        free += held
+                        out.preempted[request] += 1
+                        out.lost[request] += lost
+                        totals[r, PREEMPTIONS] += 1
+                        state.retracted_at[request] = now
+                        link[request] = -1
+                        if stack == -1:
+                            stack = request
+                        else:
+                            link[stack_end] = request
+                        stack_end = request
+                        stacked += 1
+                        head, tail = _unlink(slots, victim, head, tail)
+                        state.seats[seat0 + seats_left] = victim
+                        seats_left += 1
+                        need = crossing[page0 + (-step) % page]
+                    free -= need
+                    if caching:
+                        cache.allocate(nodes, need)
+                    joined = decodes
+                    if evicted:
+                        if rules.keeps_ratio == 0:
+                            ratio = _ratio_left(slots, head, output, rules.max_new, step)
+                    else:
+                        ratio = max(rules.ratio_least, ratio - rules.ratio_fall)
+
+            if caching and policy != VLLM and prefill > 0:
+                for i in range(finishing):
+                    _register(load, state, nodes, where, unit, per_unit, state.completing[i], slots[state.completing[i], BASE])
+                if partial != -1:
+                    _register(load, state, nodes, where, unit, per_unit, partial, partial_done)
+
+            if evicted:
+                blocked = KV
+            totals[r, PEAK_BLOCKS] = max(totals[r, PEAK_BLOCKS], blocks - free)
+            was_late = late
+            if late > 0:  # asynchronous scheduling: who finished in the step before is gone for the next planning
+                free, seats_left = _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left)
+                late = 0
+            if joined == 0 and prefill == 0:
+                # Nothing to run: every waiting request of this moment was refused, or (asynchronous) the planning was too
+                # early to see what is there now; an empty step takes no time.
+                step -= 1
+                seen = visible
+                planned_at = now
+                quiet = False
+                continue
+
+            # C. The step runs.
+            context_part = np.int64(0)
+            if joined > 0:
+                if window > 0:
+                    young, young_base = _grown(state, window0, window_mask, step, window, young, young_base)
+                    context_part = window_ps * (young_base + young * (step + 1) + window * (decodes - young))
+                context_part += context_ps * (base_sum + decodes * (step + 1))
+            duration = max(
+                floor_ps[joined + chunks],
+                token_ps[prefill + joined]
+                + prefill_ps[prefill]
+                + decode_ps[joined]
+                + sequence_ps[joined + finishing]
+                + context_part
+                + ((pair_fp * pairs) >> FRACTION_BITS),
+            )
+            end = now + duration
+            if end > fail_at:
+                s[r, MID_STEP] = 2 if policy == SGLANG and joined == 0 else 1  # 2: the decodes took no part in it
+                break
+            if joined > 0:
+                alone = token_ps[joined] + decode_ps[joined] + sequence_ps[joined] + context_part
+                decode_only = min(duration, max(floor_ps[joined], alone))
+                decode_total += decode_only
+                prefill_total += duration - decode_only
+                if policy == SGLANG:
+                    fresh = np.int64(0)
+                    for i in range(cohorts):
+                        count = state.cohort_count[cohort0 + i]
+                        histogram[bin_of(end - state.cohort_time[cohort0 + i])] += count
+                        fresh += count
+                    cohorts = 0
+                    if joined > fresh:
+                        histogram[bin_of(end - decoded_at)] += joined - fresh
+                    decoded_at = end
+                else:
+                    histogram[bin_of(duration)] += joined
             else:
-                finish[slot] = step + output[r] - generated[r]
-                base[slot] = target - step - 1
-                crossing[base[slot] % page] += 1
-                base_sum += base[slot]
-                decodes += 1
-                bucket = finish[slot] & ring_mask
-                ring_prev[slot] = -1
-                ring_next[slot] = ring[bucket]
-                if ring[bucket] != -1:
-                    ring_prev[ring[bucket]] = slot
-                ring[bucket] = slot
-        now = end
-    totals[END_PS] = now
+                prefill_total += duration
+            steps += 1
+            totals[r, PREFILL_TOKENS] += prefill
+            totals[r, DECODE_TOKENS] += joined
+            totals[r, SEQUENCE_US] += (max_seqs - seats_left) * (duration // 1_000_000)
+            answers = 0
+
+            if joined > 0:
+                bucket = ring0 + (step & ring_mask)
+                slot = state.ring[bucket]
+                if slot != -1:
+                    state.ring[bucket] = -1
+                    state.ring_bits[bucket // WORD] &= ~(1 << (bucket & (WORD - 1)))
+                while slot != -1:
+                    nxt = slots[slot, RING_NEXT]
+                    request = slots[slot, REQUEST]
+                    out.done[request] = end
+                    base = slots[slot, BASE]
+                    context = base + step + 1
+                    crossing[page0 + base % page] -= 1
+                    base_sum -= base
+                    decodes -= 1
+                    if policy == SGLANG:
+                        more = max(rules.max_new - output[request], 0)
+                        new_sum -= step + more
+                        if output[request] + more > MOST_NEW_TOKENS:
+                            long_new -= 1
+                    if window > 0 and window - 1 - base > step:
+                        young, young_base = _forget_young(
+                            state, window0, window_mask, window - 1 - base, base, young, young_base
+                        )
+                    head, tail = _unlink(slots, slot, head, tail)
+                    if leaves_late:
+                        slots[slot, BASE] = context
+                        state.late[seat0 + late] = slot
+                        late += 1
+                    else:
+                        held = _held_pages(rules, load, request, context)
+                        if caching:
+                            held = _leave(load, state, nodes, where, unit, per_unit, slot, context, held)
+                        free += held
+                        state.seats[seat0 + seats_left] = slot
+                        seats_left += 1
+                    answers += 1
+                    if rules.feedback:
+                        answered(rules, load, state, request, end)
+                    elif rules.clients > 0:
+                        released = release_next(rules, load, released, end)
+                    slot = nxt
+
+            lasting = 0
+            for i in range(finishing):
+                slot = state.completing[i]
+                request = slots[slot, REQUEST]
+                target = slots[slot, BASE]
+                generated[request] += 1
+                if out.first[request] < 0:
+                    out.first[request] = end
+                else:
+                    histogram[bin_of(end - out.done[request])] += 1
+                if generated[request] == output[request]:
+                    out.done[request] = end
+                    head, tail = _unlink(slots, slot, head, tail)
+                    if leaves_late:
+                        state.late[seat0 + late] = slot
+                        late += 1
+                    else:
+                        held = _held_pages(rules, load, request, target)
+                        if caching:
+                            held = _leave(load, state, nodes, where, unit, per_unit, slot, target, held)
+                        free += held
+                        state.seats[seat0 + seats_left] = slot
+                        seats_left += 1
+                    answers += 1
+                    if rules.feedback:
+                        answered(rules, load, state, request, end)
+                    elif rules.clients > 0:
+                        released = release_next(rules, load, released, end)
+                else:
+                    lasting += 1
+                    last_step = step + output[request] - generated[request]
+                    slots[slot, FINISH] = last_step
+                    base = target - step - 1
+                    slots[slot, BASE] = base
+                    crossing[page0 + base % page] += 1
+                    base_sum += base
+                    decodes += 1
+                    if window > 0 and window - 1 - base > step:
+                        at = window0 + ((window - 1 - base) & window_mask)
+                        state.window_ring[at] += 1
+                        state.window_bits[at // WORD] |= 1 << (at & (WORD - 1))
+                        young += 1
+                        young_base += base
+                    if policy == SGLANG:
+                        state.since[slot] = end
+                        more = max(rules.max_new - output[request], 0)
+                        new_sum += last_step + more
+                        if output[request] + more > MOST_NEW_TOKENS:
+                            long_new += 1
+                    bucket = ring0 + (last_step & ring_mask)
+                    other = state.ring[bucket]
+                    slots[slot, RING_PREV] = -1
+                    slots[slot, RING_NEXT] = other
+                    if other != -1:
+                        slots[other, RING_PREV] = slot
+                    else:
+                        state.ring_bits[bucket // WORD] |= 1 << (bucket & (WORD - 1))
+                    state.ring[bucket] = slot
+            if late > 0 and not rules.asynchronous:
+                free, seats_left = _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left)
+                late = 0
+            if policy == SGLANG:
+                if lasting > 0:
+                    state.cohort_time[cohort0 + cohorts] = end
+                    state.cohort_count[cohort0 + cohorts] = lasting
+                    cohorts += 1
+                if answers > 0:
+                    latch = NOTHING
+
+            seen = visible
+            planned_at = now
+            now = end
+            if seats_left == 0 and blocked == NOTHING:
+                blocked = SEATS  # also for who comes while the seats stay taken
+            quiet = (
+                answers + was_late == 0
+                and partial == -1
+                and not evicted
+                and cohorts == 0
+                and (prefill == 0 or (blocked != TOKENS and not caching))
+                # What may get room while nothing is freed: a chunk whose idle hits are forgotten; SGLang's other tests.
+                and not (blocked == KV and caching and not rules.reserve_full)
+                and not (blocked == TOKENS and policy == SGLANG)
+            )
+            if next_sample <= now:
+                totals[r, PREFILL_PS] += prefill_total
+                totals[r, DECODE_PS] += decode_total
+                prefill_total = decode_total = 0
+                _sample(state, out, r, now, max_seqs - seats_left, blocks - free, stacked)
+                next_sample = s[r, NEXT_SAMPLE]
+            if answers > 0:
+                if rules.dynamic:
+                    s[r, OUTSTANDING] -= answers
+                    ended = answers
+                    ended_at = end
+                    if rules.feedback:
+                        break
+
+        totals[r, STEPS] += steps
+        totals[r, PREFILL_PS] += prefill_total
+        totals[r, DECODE_PS] += decode_total
+        totals[r, END_PS] = now
+        s[r, HEAD], s[r, TAIL], s[r, SEATS_LEFT], s[r, FREE] = head, tail, seats_left, free
+        s[r, DECODES], s[r, BASE_SUM], s[r, STEP], s[r, NOW] = decodes, base_sum, step, now
+        s[r, PLANNED_AT], s[r, SEEN], s[r, QUEUE], s[r, STACK] = planned_at, seen, queue, stack
+        s[r, PARTIAL], s[r, PARTIAL_DONE], s[r, PARTIAL_TARGET] = partial, partial_done, partial_target
+        s[r, YOUNG], s[r, YOUNG_BASE], s[r, BLOCKED], s[r, QUIET] = young, young_base, blocked, quiet
+        s[r, LATE], s[r, LATCH], s[r, RATIO], s[r, NEW_SUM], s[r, LONG_NEW] = late, latch, ratio, new_sum, long_new
+        s[r, COHORTS], s[r, DECODED_AT], s[r, RELEASED] = cohorts, decoded_at, released
+        s[r, ENDED], s[r, ENDED_AT], s[r, STACKED], s[r, STACK_END] = ended, ended_at, stacked, stack_end
+        s[r, ADMISSIONS] = admissions
+
+        # When an answer can come at the earliest, if no request comes before.
+        if (head == -1 and stack == -1 and queue == -1) or s[r, MID_STEP]:
+            s[r, NEXT_CHANGE] = FAR
+        else:
+            s[r, NEXT_CHANGE] = now + 1
+            if rules.dynamic and quiet and decodes > 0 and (blocked != NOTHING or queue == -1):
+                k = next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1) + 1
+                if k <= LONGEST_STRETCH and (policy == NO_EVICT or decodes * (k // page + 1) <= free):
+                    first = token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes]
+                    first += context_ps * (base_sum + decodes * (step + 2))
+                    if window > 0:
+                        first += window_ps * (young_base + young * (step + 2) + window * (decodes - young))
+                    s[r, NEXT_CHANGE] = now + k * first + context_ps * decodes * (k * (k - 1) // 2)

@@ -1,4 +1,4 @@
-"""How long prompts and outputs are: fixed, uniform, lognormal, or as observed."""
+"""How long prompts and outputs are: fixed, uniform, lognormal, geometric, or as observed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from trilemma.errors import InputError
 from trilemma.workload.requests import IntArray, Requests
 from trilemma.workload.trace_rows import MOST_TOKENS
 
-_Z95 = NormalDist().inv_cdf(0.95)
+NORMAL_95: Final = NormalDist().inv_cdf(0.95)
 _LOGNORMAL_WAYS = (("median", "p95"), ("median", "sigma"), ("mean", "cv"))
 
 
@@ -125,7 +125,7 @@ class Lognormal:
         """Mean and standard deviation of the normal variable."""
         if self.median is not None:
             if self.p95 is not None:
-                return math.log(self.median), math.log(self.p95 / self.median) / _Z95
+                return math.log(self.median), math.log(self.p95 / self.median) / NORMAL_95
             return math.log(self.median), self.sigma or 0.0
         variance = math.log1p((self.cv or 0.0) ** 2)
         return math.log(self.mean or 1.0) - variance / 2, math.sqrt(variance)
@@ -142,6 +142,33 @@ class Lognormal:
         # exp of at most 700 stays finite; the cut comes long before.
         values = np.exp(np.minimum(center + deviation * random.standard_normal(n), 700.0))
         return np.clip(np.rint(values), self.minimum, self.maximum).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometric:
+    """1 with probability 1 / `mean`, else one more, and so on, cut to `maximum`: turns of a session that may end after
+    each with the same chance.
+
+    >>> Geometric(mean=1.0).draw(np.random.default_rng(0), 3).tolist()
+    [1, 1, 1]
+    """
+
+    mean: float
+    maximum: int = MOST_TOKENS
+
+    def __post_init__(self) -> None:
+        if isinstance(self.mean, bool) or not isinstance(self.mean, int | float) or not 1 <= self.mean <= MOST_TOKENS:
+            raise InputError("mean", expected=f"a number from 1 to {MOST_TOKENS:,}", found=repr(self.mean))
+        _check_tokens("maximum", self.maximum)
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean before cutting."""
+        return float(self.mean)
+
+    def draw(self, random: np.random.Generator, n: int) -> IntArray:
+        """(n,) whole numbers from 1 to maximum."""
+        return np.minimum(random.geometric(1 / self.mean, size=n), self.maximum).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,10 +219,11 @@ class LengthPairs:
         return self.prompt_tokens[where], self.output_tokens[where]
 
 
-DISTRIBUTIONS: Final[Mapping[str, type[Fixed | Uniform | Lognormal | Empirical]]] = {
+DISTRIBUTIONS: Final[Mapping[str, type[Fixed | Uniform | Lognormal | Geometric | Empirical]]] = {
     "fixed": Fixed,
     "uniform": Uniform,
     "lognormal": Lognormal,
+    "geometric": Geometric,
     "empirical": Empirical,
 }
 

@@ -1,6 +1,7 @@
 """How much of the prompts an endless prefix cache could serve: the ceiling of what caching can save."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,3 +59,26 @@ def prefix_reuse(requests: Requests) -> PrefixReuse | None:
         hit_token_share=float(cached.sum() / requests.prompt_tokens.sum()),
         requests_with_hit_share=float((cached > 0).mean()),
     )
+
+
+def in_blocks_of(requests: Requests, block_tokens: int) -> Requests:
+    """The same prefixes named in blocks that are a multiple of `block_tokens`; unchanged where they are already.
+
+    A larger block is named by the last of the blocks it holds, which is enough where an id stands for its block with
+    everything before it, as hash chains do. What is left at the end of a chain names no whole block and is dropped.
+
+    >>> one = Requests(arrival_s=np.zeros(1), prompt_tokens=np.array([80]), output_tokens=np.array([1]),
+    ...                block_offsets=np.array([0, 5]), block_ids=np.array([7, 8, 9, 10, 11]), block_tokens=16)
+    >>> coarse = in_blocks_of(one, 32)
+    >>> coarse.block_tokens, coarse.block_ids.tolist(), in_blocks_of(one, 8) is one
+    (32, [8, 10], True)
+    """
+    if requests.block_offsets is None or requests.block_ids is None or not requests.block_tokens % block_tokens:
+        return requests
+    wanted = math.lcm(requests.block_tokens, block_tokens)
+    each = wanted // requests.block_tokens
+    counts = np.diff(requests.block_offsets) // each
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    place = np.arange(int(offsets[-1])) - np.repeat(offsets[:-1], counts)
+    ids = requests.block_ids[np.repeat(requests.block_offsets[:-1], counts) + place * each + each - 1]
+    return replace(requests, block_offsets=offsets, block_ids=ids, block_tokens=wanted)

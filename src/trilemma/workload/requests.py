@@ -17,7 +17,10 @@ class Requests:
     arrival_s (n,) float64 seconds from the start of the table, non-decreasing; prompt_tokens and output_tokens (n,)
     int64, at least 1. block_ids (m,) int64 holds each request's prefix blocks one after the other, request i owning
     block_ids[block_offsets[i]:block_offsets[i + 1]], each block covering `block_tokens` prompt tokens (the last one
-    may be partial); all three None/0 where the trace has none. session (n,) int64 or None.
+    may be partial); all three None/0 where the trace has none. session (n,) int64 or None: requests of one session in
+    order. think_s (n,) float64 or None: a session's next request arrives think_s after the answer of the one before,
+    whatever its arrival_s (NaN: at its arrival_s, as every session's first request does). priority (n,) int64 or None:
+    lower is served first.
     """
 
     arrival_s: FloatArray
@@ -27,13 +30,20 @@ class Requests:
     block_ids: IntArray | None = None
     block_tokens: int = 0
     session: IntArray | None = None
+    think_s: FloatArray | None = None
+    priority: IntArray | None = None
 
     def __post_init__(self) -> None:
         n = self.arrival_s.size
         if self.prompt_tokens.size != n or self.output_tokens.size != n:
             raise ValueError(f"arrays differ in length: {n}, {self.prompt_tokens.size}, {self.output_tokens.size}")
-        if self.session is not None and self.session.size != n:
-            raise ValueError(f"arrays differ in length: {n} requests, {self.session.size} sessions")
+        for name, column in (("session", self.session), ("think_s", self.think_s), ("priority", self.priority)):
+            if column is not None and column.size != n:
+                raise ValueError(f"arrays differ in length: {n} requests, {column.size} of {name}")
+        if self.think_s is not None and self.session is None:
+            raise ValueError("think_s needs sessions")
+        if self.think_s is not None and (self.think_s < 0).any():
+            raise ValueError("think times cannot be negative")
         if n and (self.prompt_tokens.min() < 1 or self.output_tokens.min() < 1):
             raise ValueError("a request needs at least one prompt and one output token")
         if n and (not np.isfinite(self.arrival_s).all() or (np.diff(self.arrival_s) < 0).any()):
@@ -76,6 +86,8 @@ class Requests:
             block_ids=ids,
             block_tokens=self.block_tokens,
             session=None if self.session is None else self.session[where],
+            think_s=None if self.think_s is None else self.think_s[where],
+            priority=None if self.priority is None else self.priority[where],
         )
 
     def at_rate(self, factor: float) -> "Requests":

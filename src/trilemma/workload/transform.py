@@ -78,6 +78,8 @@ def tile(requests: Requests, times: int, *, period_s: float | None = None) -> Re
         block_ids=ids,
         block_tokens=requests.block_tokens,
         session=None if requests.session is None else _apart(requests.session, times),
+        think_s=None if requests.think_s is None else np.tile(requests.think_s, times),
+        priority=None if requests.priority is None else np.tile(requests.priority, times),
     )
 
 

@@ -1,0 +1,70 @@
+"""What the compiled functions share: names of array columns and totals, and the tuples of arrays they are given."""
+
+from collections import namedtuple
+
+import numpy as np
+
+from trilemma.sim.engine import Policy
+from trilemma.sim.fleet import Routing
+
+HISTOGRAM_SUBBINS = 512  # bins 0.2% wide
+HISTOGRAM_BINS = 64 * HISTOGRAM_SUBBINS
+FAR = np.int64(2**62)
+LONGEST_STRETCH = 65_536  # steps taken at once: slope x k**2 stays inside 64 bits
+WORD = 32  # bits used of a bitmap word
+SHORTEST_STRETCH = 3  # steps; fewer are as fast one by one
+MOST_NEW_TOKENS = 4096  # SGLang's CLIP_MAX_NEW_TOKENS
+RETRACT_HEADROOM = 20  # SGLang's retract_decode_steps
+
+VLLM = int(Policy.VLLM)
+NO_EVICT = int(Policy.TRTLLM_NO_EVICT)
+MAX_UTILIZATION = int(Policy.TRTLLM_MAX_UTILIZATION)
+SGLANG = int(Policy.SGLANG)
+SESSION_STICKY, LEAST_OUTSTANDING = int(Routing.SESSION_STICKY), int(Routing.LEAST_OUTSTANDING)
+POWER_OF_TWO, PREFIX_AWARE = int(Routing.POWER_OF_TWO), int(Routing.PREFIX_AWARE)
+
+# What kept the head of the queue out.
+NOTHING, SEATS, TOKENS, KV, NO_REPLICA = range(5)
+
+# Totals of a replica, all counted from the start of the run.
+(STEPS, PREFILL_PS, DECODE_PS, END_PS, PEAK_BLOCKS, PREEMPTIONS, SEQUENCE_US, REFUSED, FAILED, PREFILL_TOKENS,
+ DECODE_TOKENS) = range(11)  # fmt: skip
+TOTALS = 11
+
+# What a replica remembers between two looks at it.
+(HEAD, TAIL, SEATS_LEFT, FREE, DECODES, BASE_SUM, STEP, NOW, PLANNED_AT, QUEUE, QUEUE_END, STACK, STACK_END, PARTIAL,
+ PARTIAL_DONE, PARTIAL_TARGET, YOUNG, YOUNG_BASE, BLOCKED, QUIET, LATE, LATCH, RATIO, NEW_SUM, LONG_NEW,
+ COHORTS, DECODED_AT, RELEASED, OUTSTANDING, ENDED, ENDED_AT, NEXT_CHANGE, NEXT_SAMPLE, SAMPLE_ROWS, SAMPLE_PS,
+ HALTED, SEEN, STACKED, ADMISSIONS, MID_STEP) = range(40)  # fmt: skip
+SCALARS = 40
+
+# A running sequence.
+REQUEST, BASE, FINISH, BEFORE, AFTER, RING_NEXT, RING_PREV, UNITS = range(8)
+COMPUTED = RING_NEXT  # before its first token: tokens computed before the step at hand
+
+# What the router remembers: coming arrivals in the heap, the next of those that depend on nothing, the next replica
+# event, requests counted by round robin, those waiting for a replica (first, last), replicas that serve.
+WAITING_ANSWERS, NEXT_ARRIVAL, NEXT_EVENT, ROUTED, HOMELESS, HOMELESS_END, SERVING, SENT = range(8)
+EVENTS = 8
+READY, DRAIN, FAIL = range(3)
+
+# A row of samples.
+(S_TIME, S_RUNNING, S_BLOCKS, S_PREFILL_TOKENS, S_DECODE_TOKENS, S_PREFILL_PS, S_DECODE_PS, S_PREEMPTED) = range(8)
+
+Rules = namedtuple(
+    "Rules",
+    "policy max_tokens max_seqs page blocks reserve_full whole_prompts chunk_unit max_new mixed asynchronous ratio_first "
+    "ratio_least ratio_fall keeps_ratio caching unit window clients sessions feedback routing retry balance_abs balance_rel seed "
+    "dynamic",
+)
+Prices = namedtuple("Prices", "token_ps prefill_ps decode_ps sequence_ps floor_ps context_ps window_ps pair_fp")
+Load = namedtuple(
+    "Load", "arrival entry prompt output link successor think_ps session home chain_offsets chain_ids chain_units"
+)
+Outcome = namedtuple("Outcome", "start first done preempted lost hits reason replica histogram totals samples")
+State = namedtuple(
+    "State",
+    "scalars slots since seats late ring ring_bits window_ring window_bits crossing cohort_time cohort_count generated "
+    "retracted_at completing nodes where held fail heap_time heap_request events serving event_ps event_kind "
+    "event_replica first_arrivals admitted last_ready serves dead inside",
+)

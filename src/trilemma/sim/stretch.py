@@ -1,0 +1,77 @@
+"""Arithmetic of the steps taken at once: bits, blocks, affine sums and the histogram of gaps."""
+
+import numpy as np
+
+from trilemma.sim.compiled import inner
+from trilemma.sim.layout import HISTOGRAM_SUBBINS, LONGEST_STRETCH, WORD
+
+
+@inner
+def bin_of(gap_ps):
+    """Histogram bin of a positive gap: its exponent and 9 bits of its mantissa, read off the float's bits."""
+    return (np.float64(gap_ps).view(np.int64) >> 43) - 1022 * HISTOGRAM_SUBBINS
+
+
+@inner
+def bin_end(index):
+    """The smallest gap beyond a bin, ps (whole for gaps of 2**10 ps and more; shorter ones have bins of their own)."""
+    return np.int64(np.ceil(np.int64((index + 1 + 1022 * HISTOGRAM_SUBBINS) << 43).view(np.float64)))
+
+
+@inner
+def pages_of(tokens, page):
+    """KV blocks of so many tokens."""
+    return (tokens + page - 1) // page
+
+
+@inner
+def next_set(bits, offset, mask, index):
+    """Steps from `index` (included) to the next set bit of a circular bitmap; a large number if none is set."""
+    words = (mask + 1) // WORD
+    word = (index & mask) // WORD
+    value = bits[offset + word] >> (index & (WORD - 1)) << (index & (WORD - 1))
+    ahead = -(index & (WORD - 1))
+    for _ in range(words + 1):
+        if value != 0:
+            lowest = (np.float64(value & -value).view(np.int64) >> 52) - 1023
+            return ahead + lowest
+        ahead += WORD
+        word += 1
+        if word == words:
+            word = 0
+        value = bits[offset + word]
+    return np.int64(LONGEST_STRETCH * 4)
+
+
+@inner
+def first_reaching(first_ps, slope_ps, wanted_ps):
+    """The least k >= 1 with k first + slope k (k - 1) / 2 >= wanted."""
+    if slope_ps == 0:
+        return max(1, (wanted_ps + first_ps - 1) // first_ps)
+    half = first_ps - 0.5 * slope_ps
+    k = np.int64((np.sqrt(half * half + 2.0 * slope_ps * wanted_ps) - half) / slope_ps)
+    k = max(k, 1)
+    while k * first_ps + slope_ps * (k * (k - 1) // 2) < wanted_ps:
+        k += 1
+    while k > 1 and (k - 1) * first_ps + slope_ps * ((k - 1) * (k - 2) // 2) >= wanted_ps:
+        k -= 1
+    return k
+
+
+@inner
+def add_gaps(histogram, count, first_ps, slope_ps, steps):
+    """Count the gaps of `count` sequences over steps of first, first + slope, ... ps."""
+    if slope_ps == 0:
+        histogram[bin_of(first_ps)] += count * steps
+    else:
+        gap = first_ps
+        left = steps
+        while True:
+            index = bin_of(gap)
+            inside = (bin_end(index) - gap + slope_ps - 1) // slope_ps
+            if inside >= left:
+                histogram[index] += count * left
+                break
+            histogram[index] += count * inside
+            left -= inside
+            gap += inside * slope_ps
