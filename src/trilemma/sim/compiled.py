@@ -5,8 +5,10 @@ the one file a function stands in. Functions here call each other across files, 
 kept carries a digest of all of them. Where nothing can be written they are compiled anew in every process.
 """
 
+import re
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,27 @@ from numba import njit
 from trilemma.latency import table
 
 
-def _digest() -> str:
-    """Eight hexadecimal digits of everything that machine code is made from."""
-    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(table.__file__)]
+_IMPORTS = re.compile(r"^from trilemma\.sim(?:\.(\w+))? import (.+?)(?: as \w+)?$", re.MULTILINE)
+
+
+def _sources(file: Path, found: set[Path]) -> set[Path]:
+    """A file of this room and the files of this room it imports, and theirs."""
+    if file in found or not file.exists():
+        return found
+    found.add(file)
+    for module, names in _IMPORTS.findall(file.read_text("utf-8")):
+        for name in [module] if module else re.findall(r"\w+", names):
+            _sources(file.with_name(f"{name}.py"), found)
+    return found
+
+
+@cache
+def _digest(file: str) -> str:
+    """Eight hexadecimal digits of everything that the machine code of a file's functions is made from."""
     value = 0
-    for file in files:
-        value = zlib.crc32(file.read_bytes(), value)
+    for source in [*sorted(_sources(Path(file), set())), Path(table.__file__)]:
+        value = zlib.crc32(source.read_bytes(), value)
     return f"{value:08x}"
-
-
-SOURCES = _digest()
 
 
 # No function here makes or keeps an array, so numba's runtime is left out: counting references to the arrays of a tuple
@@ -34,7 +47,7 @@ LEAN = {"error_model": "numpy", "_nrt": False}
 
 def kept(function: Callable[..., Any], **options: Any) -> Any:  # noqa: ANN401 - a numba dispatcher has no type
     """The function compiled with numba's `options`, its machine code kept under a name of its own."""
-    function.__qualname__ = f"{function.__qualname__}_{SOURCES}"
+    function.__qualname__ = f"{function.__qualname__}_{_digest(function.__code__.co_filename)}"
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # no folder to keep code in

@@ -733,7 +733,7 @@ def run(rules, prices, load, out, state):
                         out.preempted[request] += 1
                         out.lost[request] += lost
                         totals[r, PREEMPTIONS] += 1
-                        state.retracted_at[request] = now
+                        state.retracted_at[request] = visible
                         link[request] = -1
                         if stack == -1:
                             stack = request

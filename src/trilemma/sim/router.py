@@ -115,7 +115,8 @@ def _send(rules, load, out, state, request, at):
                 link[s[target, QUEUE_END]] = request
             s[target, QUEUE_END] = request
             s[target, OUTSTANDING] += 1
-            s[target, NEXT_CHANGE] = min(s[target, NEXT_CHANGE], at + 1)
+            if s[target, MID_STEP] == 0:  # else it dies in the step under way, with the request in its queue
+                s[target, NEXT_CHANGE] = min(s[target, NEXT_CHANGE], at + 1)
 
 
 @inner

@@ -197,16 +197,11 @@ def set_up(
     state = state._replace(
         event_ps=events[0], event_kind=events[1], event_replica=events[2], first_arrivals=first_arrivals,
         last_ready=np.array([last_ready], np.int64),
-        heap_time=np.zeros(_most_waiting(requests, clients, n) if feedback else 0, np.int64),
-        heap_request=np.zeros(_most_waiting(requests, clients, n) if feedback else 0, np.int64),
+        heap_time=np.zeros(first_arrivals.size if feedback else 0, np.int64),  # one a client, or a chain of turns
+        heap_request=np.zeros(first_arrivals.size if feedback else 0, np.int64),
     )  # fmt: skip
     state.events[layout.SENT] = first_arrivals.size
     return Setup(rules=rules, prices=prices, load=load, out=out, state=state)
-
-
-def _most_waiting(requests: Requests, clients: int, n: int) -> int:
-    """Most arrivals that can hang on answers at one time: one of every client or session."""
-    return min(n, clients) if clients else n if requests.session is None else int(np.unique(requests.session).size) + 1
 
 
 def _state(
