@@ -9,8 +9,54 @@ import numpy as np
 from trilemma.latency.table import FRACTION_BITS
 from trilemma.sim.coming import schedule
 from trilemma.sim.compiled import inner
-from trilemma.sim.disaggregated_layout import *
-from trilemma.sim.disaggregated_prefill import leaves
+from trilemma.sim.disaggregated_layout import (
+    AHEAD,
+    ARRIVES,
+    BASE_SUM,
+    BEGAN,
+    BEGUN,
+    BEHIND,
+    BLOCKED,
+    DECODES,
+    DONE,
+    DONE_TOKENS,
+    ENDED,
+    ENDED_AT,
+    FIRST,
+    FREE,
+    FREED,
+    FREED_AT,
+    GENERATED,
+    HEAD,
+    IDLE,
+    KIND_BITS,
+    KV,
+    LATE,
+    LINK,
+    LOADING,
+    LOADING_END,
+    LOST,
+    MOVED,
+    MOVES,
+    NOW,
+    OUTSTANDING,
+    PREEMPTED,
+    QUEUE,
+    QUIET,
+    READY,
+    SEATS_LEFT,
+    SENDER,
+    SENT,
+    STACK,
+    STEP,
+    TAIL,
+    TARGET,
+    UNFINISHED,
+    WAKE,
+    YOUNG,
+    YOUNG_BASE,
+)
+from trilemma.sim.disaggregated_prefill import leaves, transfer_begins
 from trilemma.sim.kernel import _forget_young, _grown, _unlink, _unring
 from trilemma.sim.layout import (
     AFTER,
@@ -46,8 +92,8 @@ from trilemma.sim.stretch import add_gaps, bin_of, first_reaching, next_set, pag
 def answered(rules, load, clock, request, at):
     """A request gets its last token, or is refused: a free client sends the next one, a session's user thinks first."""
     if rules.clients > 0:
-        # Which request that is shows when the client gets to it: another one may be free before.
-        schedule(clock.times, clock.codes, clock.counts, at, (ARRIVES << KIND_BITS) + request)
+        # Which request that is shows when it is sent: other clients may be free before. All of time 0 go first.
+        schedule(clock.times, clock.codes, clock.counts, at, (ARRIVES << KIND_BITS) + load.prompt.size)
     elif rules.sessions:
         following = load.successor[request]
         if following >= 0:
@@ -102,6 +148,16 @@ def _remember_young(state, window0, window_mask, at_step):
     at = window0 + (at_step & window_mask)
     state.window_ring[at] += 1
     state.window_bits[at // WORD] |= 1 << (at & (WORD - 1))
+
+
+@inner
+def _free_late(state, seat0, late, page, free, seats_left):
+    """Give back what sequences that have finished still hold; the new (free, seats_left)."""
+    for slot in state.late[seat0 : seat0 + late]:
+        free += pages_of(state.slots[slot, BASE], page)
+        state.seats[seat0 + seats_left] = slot
+        seats_left += 1
+    return free, seats_left
 
 
 @inner
@@ -169,6 +225,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
         if (
             quiet
             and decodes > 0
+            and (freed == 0 or s[r, FREED_AT] > now)
             and (
                 blocked == SEATS
                 or (
@@ -206,6 +263,8 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                     horizon = min(horizon, seen[queue, entry])
                 if blocked != SEATS and loading != -1:
                     horizon = min(horizon, seen[loading, READY])
+                if freed > 0:
+                    horizon = min(horizon, s[r, FREED_AT])
                 total = k * first + slope * (k * (k - 1) // 2)
                 if k > 0 and total >= horizon - now:
                     k = min(k, first_reaching(first, slope, horizon - now))
@@ -231,15 +290,12 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
 
         step += 1
         visible = began if pool.asynchronous else now
-        let_go = late + freed if visible < now else 0
+        given_back = freed if freed > 0 and s[r, FREED_AT] <= now else np.int64(0)
+        freed -= given_back
+        let_go = late + given_back if visible < now else 0
         if visible == now:
-            free += freed
-            freed = 0
-            for i in range(late):
-                slot = receivers.late[seat0 + i]
-                free += pages_of(slots[slot, BASE], page)
-                receivers.seats[seat0 + seats_left] = slot
-                seats_left += 1
+            free += given_back
+            free, seats_left = _free_late(receivers, seat0, late, page, free, seats_left)
             late = 0
         blocked = NOTHING
         budget = max_tokens - decodes
@@ -370,8 +426,10 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                 queue = notes[request, LINK]
                 over = rules.by_prefill and output[request] == 1  # nothing to decode: it ends with its transfer
                 if rules.hold:
-                    ready = now + load.transfer_ps[notes[request, MOVES]]
-                    seen[request, SENT] = now
+                    sender, moves = notes[request, SENDER], notes[request, MOVES]
+                    begins = transfer_begins(rules, load, senders.scalars, sender, moves, now)
+                    ready = begins + load.link_ps[moves] + rules.latency_ps
+                    seen[request, SENT] = begins
                     seen[request, READY] = ready
                     if rules.by_prefill:
                         seen[request, FIRST] = ready
@@ -383,7 +441,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                         if not over:
                             loading, loading_end = _insert_loading(seen, notes, loading, loading_end, request)
                         continue
-                    leaves(notes, senders.scalars, notes[request, SENDER], request, now)
+                    leaves(notes, senders.scalars, sender, request, now)
                     if over:
                         s[r, OUTSTANDING] -= 1
                         answered(rules, load, clock, request, now)
@@ -413,13 +471,8 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
 
         totals[r, PEAK_BLOCKS] = max(totals[r, PEAK_BLOCKS], blocks - free)
         if visible < now:  # who finished in the step before is gone for the next planning
-            free += freed
-            freed = 0
-            for i in range(late):
-                slot = receivers.late[seat0 + i]
-                free += pages_of(slots[slot, BASE], page)
-                receivers.seats[seat0 + seats_left] = slot
-                seats_left += 1
+            free += given_back
+            free, seats_left = _free_late(receivers, seat0, late, page, free, seats_left)
             late = 0
         if decodes == 0 and prefill == 0:
             step -= 1
@@ -523,11 +576,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
             s[r, ENDED] = answers
             s[r, ENDED_AT] = end
         if not pool.asynchronous:
-            for i in range(late):
-                slot = receivers.late[seat0 + i]
-                free += pages_of(slots[slot, BASE], page)
-                receivers.seats[seat0 + seats_left] = slot
-                seats_left += 1
+            free, seats_left = _free_late(receivers, seat0, late, page, free, seats_left)
             late = 0
         if seats_left == 0 and blocked == NOTHING:
             blocked = SEATS  # also for who comes while the seats stay taken
@@ -545,7 +594,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
         s[r, WAKE] = at
     else:
         s[r, WAKE] = now
-        if quiet and decodes > 0 and (blocked != NOTHING or queue == -1):
+        if quiet and freed == 0 and decodes > 0 and (blocked != NOTHING or queue == -1):
             k = next_set(receivers.ring_bits, ring0 // WORD, ring_mask, step + 1) + 1
             if k <= LONGEST_STRETCH and decodes * (k // page + 1) <= free:
                 first = token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes]

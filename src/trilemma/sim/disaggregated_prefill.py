@@ -36,6 +36,19 @@ def leaves(notes, s, r, request, at):
 
 
 @inner
+def transfer_begins(rules, load, s, r, tokens, at):
+    """When the KV of so many tokens, handed to a prefill replica's link at a time, begins to move."""
+    if not rules.one_at_a_time:
+        return at
+    if s[r, CHUNK] > 0 and s[r, CHUNK_AT] <= at:  # what an unfinished prompt computed goes before
+        s[r, TAKEN_UNTIL] = max(s[r, TAKEN_UNTIL], s[r, CHUNK_AT]) + load.link_ps[s[r, CHUNK]]
+        s[r, CHUNK] = 0
+    begins = max(at, s[r, TAKEN_UNTIL])
+    s[r, TAKEN_UNTIL] = begins + load.link_ps[tokens]
+    return begins
+
+
+@inner
 def _given_back(pool, load, notes, senders, r, request, computed):
     """A request gives its blocks back; how many are free now that were not before."""
     pages = pages_of(computed, pool.page)
@@ -85,13 +98,14 @@ def run_prefills(rules, pool, load, out, senders, clock, r, now):
     nodes, where = senders.nodes[r], senders.where[r]
     visible = s[r, BEGAN] if pool.asynchronous and s[r, NOW] == now else now
     s[r, NOW] = now
+    transfer_begins(rules, load, s, r, 0, now)  # nothing but what the last step left for the link
     while True:
         if visible == now:
             _let_go(pool, load, notes, senders, r)
         was_blocked, blocked = s[r, BLOCKED], NOTHING
         budget = pool.max_tokens
         prefill = pairs = 0
-        chunks = finishing = 0
+        chunks = finishing = going_on = 0
         evicted = False
 
         # A. The unfinished prompt goes on.
@@ -123,8 +137,10 @@ def run_prefills(rules, pool, load, out, senders, clock, r, now):
                 budget -= chunk
                 chunks = 1
                 s[r, PARTIAL_DONE] = done + chunk
+                going_on = chunk
                 if done + chunk == load.prompt[request]:
-                    notes[request, MOVES] = chunk if load.overlap else load.prompt[request]
+                    going_on = 0
+                    notes[request, MOVES] = chunk if rules.overlap else load.prompt[request]
                     senders.completing[0] = request
                     finishing = 1
                     s[r, PARTIAL] = -1
@@ -162,6 +178,8 @@ def run_prefills(rules, pool, load, out, senders, clock, r, now):
             s[r, FREE] -= wants - (hits - idle) * per_unit
             if caching:
                 if hits > 0:
+                    if rules.overlap:  # the cached part moves while the rest is computed
+                        transfer_begins(rules, load, s, r, hit, now)
                     cache.acquire(nodes, where, load.chain_ids, senders.held, load.chain_offsets[request], hits)
                 cache.allocate(nodes, wants - hits * per_unit)
                 notes[request, UNITS] = hits
@@ -176,12 +194,13 @@ def run_prefills(rules, pool, load, out, senders, clock, r, now):
             budget -= chunk
             chunks += 1
             if hit + chunk == prompt:
-                notes[request, MOVES] = chunk if load.overlap else prompt
+                notes[request, MOVES] = chunk if rules.overlap else prompt
                 senders.completing[finishing] = request
                 finishing += 1
             else:
                 s[r, PARTIAL] = request
                 s[r, PARTIAL_DONE] = hit + chunk
+                going_on = chunk
 
         s[r, BLOCKED] = blocked
         s[r, SEEN_UNTIL] = visible
@@ -221,8 +240,12 @@ def run_prefills(rules, pool, load, out, senders, clock, r, now):
         lands = end
         if not rules.hold:
             leaves(notes, s, r, request, end)
-            lands += load.transfer_ps[notes[request, MOVES]]
+            moves = notes[request, MOVES]
+            seen[request, SENT] = transfer_begins(rules, load, s, r, moves, end)
+            lands = seen[request, READY] = seen[request, SENT] + load.link_ps[moves] + rules.latency_ps
         schedule(clock.times, clock.codes, clock.counts, lands, (LANDED << KIND_BITS) + request)
+    if rules.overlap:
+        s[r, CHUNK], s[r, CHUNK_AT] = going_on, end
     if finishing > 0:
         s[r, OUTSTANDING] -= finishing
         s[r, ENDED] = finishing

@@ -249,6 +249,17 @@ def run(rules, prices, load, out, state):
         decode_total = np.int64(0)
 
         while True:
+            if late > 0 and now <= until:
+                idle_now = head == -1 and stack == -1 and (queue == -1 or entry[queue] > now) and now < until
+                if idle_now or not rules.asynchronous:
+                    free, seats_left = _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left)
+                    late = 0
+            if next_sample <= now and (late == 0 or rules.asynchronous):
+                totals[r, PREFILL_PS] += prefill_total
+                totals[r, DECODE_PS] += decode_total
+                prefill_total = decode_total = 0
+                _sample(state, out, r, now, max_seqs - seats_left, blocks - free, stacked)
+                next_sample = s[r, NEXT_SAMPLE]
             if head == -1 and stack == -1:
                 if queue == -1:
                     break
@@ -261,9 +272,6 @@ def run(rules, prices, load, out, state):
                     now = entry[queue]
                     planned_at = now
                     ratio = rules.ratio_first
-                    if late > 0:
-                        free, seats_left = _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left)
-                        late = 0
             if now >= until:
                 break
 
@@ -329,12 +337,6 @@ def run(rules, prices, load, out, state):
                         if policy == SGLANG:
                             ratio = max(rules.ratio_least, ratio - k * rules.ratio_fall)
                             decoded_at = now
-                        if next_sample <= now:
-                            totals[r, PREFILL_PS] += prefill_total
-                            totals[r, DECODE_PS] += decode_total
-                            prefill_total = decode_total = 0
-                            _sample(state, out, r, now, max_seqs - seats_left, blocks - free, stacked)
-                            next_sample = s[r, NEXT_SAMPLE]
                         continue
 
             step += 1
@@ -923,9 +925,6 @@ def run(rules, prices, load, out, state):
                     else:
                         state.ring_bits[bucket // WORD] |= 1 << (bucket & (WORD - 1))
                     state.ring[bucket] = slot
-            if late > 0 and not rules.asynchronous:
-                free, seats_left = _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left)
-                late = 0
             if policy == SGLANG:
                 if lasting > 0:
                     state.cohort_time[cohort0 + cohorts] = end
@@ -937,7 +936,7 @@ def run(rules, prices, load, out, state):
             seen = visible
             planned_at = now
             now = end
-            if seats_left == 0 and blocked == NOTHING:
+            if seats_left + (0 if rules.asynchronous else late) == 0 and blocked == NOTHING:
                 blocked = SEATS  # also for who comes while the seats stay taken
             quiet = (
                 answers + was_late == 0
@@ -949,12 +948,6 @@ def run(rules, prices, load, out, state):
                 and not (blocked == KV and caching and not rules.reserve_full)
                 and not (blocked == TOKENS and policy == SGLANG)
             )
-            if next_sample <= now:
-                totals[r, PREFILL_PS] += prefill_total
-                totals[r, DECODE_PS] += decode_total
-                prefill_total = decode_total = 0
-                _sample(state, out, r, now, max_seqs - seats_left, blocks - free, stacked)
-                next_sample = s[r, NEXT_SAMPLE]
             if answers > 0:
                 if rules.dynamic:
                     s[r, OUTSTANDING] -= answers
@@ -978,11 +971,12 @@ def run(rules, prices, load, out, state):
         s[r, ADMISSIONS] = admissions
 
         # When an answer can come at the earliest, if no request comes before.
-        if (head == -1 and stack == -1 and queue == -1) or s[r, MID_STEP]:
+        if (head == -1 and stack == -1 and queue == -1 and late == 0) or s[r, MID_STEP]:
             s[r, NEXT_CHANGE] = FAR
         else:
-            s[r, NEXT_CHANGE] = now + 1
-            if rules.dynamic and quiet and decodes > 0 and (blocked != NOTHING or queue == -1):
+            s[r, NEXT_CHANGE] = now if late > 0 and not rules.asynchronous else now + 1
+            looks_inside = rules.routing == PREFIX_AWARE  # at what is cached, which decodes change
+            if rules.dynamic and not looks_inside and quiet and decodes > 0 and (blocked != NOTHING or queue == -1):
                 k = next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1) + 1
                 if k <= LONGEST_STRETCH and (policy == NO_EVICT or decodes * (k // page + 1) <= free):
                     first = token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes]
