@@ -41,9 +41,16 @@ class Case:
         from trilemma.sim.replica import simulate
 
         fleet = self.fleet if self.fleet != Fleet() else Fleet(replicas=replicas)
-        extra = {"speculation": self.speculation} if self.speculation else {}
-        extra |= {"ranks": self.ranks} if self.ranks > 1 else {}
-        return simulate(self.requests, self.table, self.limits, clients=self.clients, fleet=fleet, **extra)
+        return simulate(
+            self.requests,
+            self.table,
+            self.limits,
+            clients=self.clients,
+            fleet=fleet,
+            speculation=self.speculation,
+            ranks=self.ranks,
+            shared_experts=self.shared_experts,
+        )
 
     def plain(self, watch: Callable[[oracle.Engine], None] | None = None) -> oracle.Outcome:
         return oracle.play(

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tests.sim.oracle import list_requests, load_of
+from tests.sim.oracle_cache import Unit
 from tests.sim.oracle_engine import Engine, Reason, Request, Step, plan_vllm
 from trilemma.latency.table import StepTable
-from trilemma.sim.disaggregated import Pools
 from trilemma.sim.engine import EngineLimits
-from trilemma.sim.fleet import Fleet, Routing
+from trilemma.sim.fleet import Routing
+from trilemma.sim.pools import Pools, Transfer
 from trilemma.workload.requests import Requests
 
 
@@ -36,7 +37,7 @@ class Travel:
 class Pool:
     """Engines with a router before them, and what they did."""
 
-    fleet: Fleet
+    routing: Routing
     engines: list[Engine]
     ends: list[int | None] = field(default_factory=list)  # of the steps under way
     plans: list[Step | None] = field(default_factory=list)
@@ -55,7 +56,7 @@ class Pool:
     def choose(self, index: int) -> int:
         chosen = self.dealt % len(self.engines)
         self.dealt += 1
-        if self.fleet.routing is Routing.LEAST_OUTSTANDING:
+        if self.routing is Routing.LEAST_OUTSTANDING:
             chosen = min(range(len(self.engines)), key=lambda k: (len(self.inside[k]), k))
         self.inside[chosen].add(index)
         return chosen
@@ -113,8 +114,33 @@ class Side(Engine):
         self.given_back = []
 
 
+@dataclass
+class Link:
+    """What a prefill replica sends its KV over."""
+
+    transfer: Transfer
+    taken_until: int = 0
+
+    def busy_ps(self, tokens: int) -> int:
+        t = self.transfer
+        moved = -(-tokens // t.block_tokens) * t.block_tokens
+        return round(moved * t.bytes_per_token / t.bytes_per_s * 1e12)
+
+    def send(self, tokens: int, now: int) -> tuple[int, int]:
+        """(when the first byte leaves, when the last byte is there) of what may leave now."""
+        begin = max(now, self.taken_until) if self.transfer.one_at_a_time else now
+        self.taken_until = begin + self.busy_ps(tokens)
+        return begin, self.taken_until + round(self.transfer.latency_s * 1e12)
+
+
 class PrefillSide(Side):
     holds = True
+    link: Link
+
+    def admit(self, r: Request, step: Step, hits: list[Unit]) -> None:
+        super().admit(r, step, hits)
+        if self.link.transfer.overlap and hits:
+            self.link.send(r.computed, step.begin)
 
     def complete(self, step: Step, end: int) -> list[Request]:
         self.last_chunks = dict(step.tokens)
@@ -220,21 +246,22 @@ class Play:
         self.travels = [
             Travel(prompt, answer)
             for prompt, answer in zip(
-                list_requests(prompts, pools.prefill_limits),
-                list_requests(requests, replace(pools.decode_limits, prefix_caching=False)),
+                list_requests(prompts, pools.prefill.limits),
+                list_requests(requests, replace(pools.decode.limits, prefix_caching=False)),
                 strict=True,
             )
         ]
         unit = requests.block_tokens
         self.senders = Pool(
-            pools.prefill,
-            [PrefillSide(pools.prefill_table, pools.prefill_limits, unit) for _ in range(pools.prefill.replicas)],
+            pools.prefill.routing,
+            [PrefillSide(pools.prefill.table, pools.prefill.limits, unit) for _ in range(pools.prefill.replicas)],
         )
         for engine in self.senders.engines:
             engine.holds = hold
+            engine.link = Link(pools.transfer)
         self.receivers = Pool(
-            pools.decode,
-            [DecodeSide(pools.decode_table, pools.decode_limits, self) for _ in range(pools.decode.replicas)],
+            pools.decode.routing,
+            [DecodeSide(pools.decode.table, pools.decode.limits, self) for _ in range(pools.decode.replicas)],
         )
         self.load = load_of([t.answer for t in self.travels], requests, clients)
         self.arriving = [(at, r.index) for at, r in self.load.known]
@@ -265,8 +292,12 @@ class Play:
             if self.hold:
                 self.landing.append((now, r.index))
             else:
-                travel.sent, travel.ready = now, now + self.transfer_ps(travel)
+                travel.sent, travel.ready = self.link(travel).send(travel.moves, now)
                 self.landing.append((travel.ready, r.index))
+        for engine in self.senders.engines:
+            if engine.ended == now and self.pools.transfer.overlap:
+                for r in engine.running:  # unfinished
+                    engine.link.send(engine.last_chunks[r], now)
         for _, r in self.receivers.complete(now):
             self.answered(r, now)
         for at, index in sorted(self.moving):
@@ -296,9 +327,8 @@ class Play:
         """When a request comes to its decode replica."""
         return travel.prefilled if self.hold else travel.ready
 
-    def transfer_ps(self, travel: Travel) -> int:
-        t = self.pools.transfer
-        return round((t.latency_s + travel.moves * t.bytes_per_token / t.bytes_per_s) * 1e12)
+    def link(self, travel: Travel) -> Link:
+        return self.senders.engines[travel.prompt.replica].link
 
     def land(self, travel: Travel, now: int) -> None:
         r = travel.answer
@@ -312,7 +342,7 @@ class Play:
         self.receivers.engines[r.replica].coming.append(travel)
 
     def begin_transfer(self, travel: Travel, now: int) -> None:
-        travel.sent, travel.ready = now, now + self.transfer_ps(travel)
+        travel.sent, travel.ready = self.link(travel).send(travel.moves, now)
         if self.by_prefill:
             travel.answer.first = travel.ready
         if travel.ready == now:

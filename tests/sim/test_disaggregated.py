@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tests.sim import oracle_disaggregated as oracle
 from tests.sim.cases import Chooser, Drawn, Seeded, compose, engine, in_ps, table_of
 from trilemma.sim import layout
-from trilemma.sim.disaggregated import DisaggregatedRun, Pools, Transfer, simulate_disaggregated
+from trilemma.sim.disaggregated import DisaggregatedRun, Pool, Pools, Transfer, simulate_disaggregated
 from trilemma.sim.engine import Policy
-from trilemma.sim.fleet import Fleet, Routing
+from trilemma.sim.fleet import Routing
 from trilemma.workload.requests import Requests
 
 FEATURES = ("prefix", "sessions", "async")
@@ -42,20 +42,22 @@ def build(choose: Chooser, rng: np.random.Generator) -> Case:
     asynchronous = features & {"async"} if choose.between(0, 2) else frozenset()
     limits = engine(choose, asynchronous, Policy.VLLM, case.requests, seqs, page, None, crowded)
 
-    def fleet() -> Fleet:
-        return Fleet(replicas=choose.between(1, 3), routing=choose.one_of(POOL_ROUTING))
-
     pools = Pools(
-        prefill=fleet(),
-        prefill_table=case.table,
-        prefill_limits=case.limits,
-        decode=fleet(),
-        decode_table=table_of(rng, limits.max_num_batched_tokens, seqs),
-        decode_limits=limits,
+        prefill=Pool(
+            table=case.table, limits=case.limits, replicas=choose.between(1, 3), routing=choose.one_of(POOL_ROUTING)
+        ),
+        decode=Pool(
+            table=table_of(rng, limits.max_num_batched_tokens, seqs),
+            limits=limits,
+            replicas=choose.between(1, 3),
+            routing=choose.one_of(POOL_ROUTING),
+        ),
         transfer=Transfer(
             latency_s=choose.one_of((0.0, 1e-9, 1e-4, 1e-2)),
             bytes_per_s=choose.one_of((np.inf, 1e6, 1e7, 1e9)),
             bytes_per_token=choose.one_of((0.0, 1.0, 1000.0)),
+            block_tokens=choose.one_of((1, 1, 16)),
+            one_at_a_time=choose.between(0, 2) > 0,
             overlap=choose.between(0, 2) == 0,
         ),
         first_token=choose.one_of(("prefill", "decode")),

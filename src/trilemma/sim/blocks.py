@@ -57,6 +57,18 @@ def new_where(units: int) -> npt.NDArray[np.uint32]:
 
 
 @compiled
+def cut_at_repeats(offsets, ids, units, last):
+    """Lower `units` (n,) so that no chain names an id twice; `last` (ids,) filled with -1 is scratch."""
+    for chain in range(units.size):
+        begin = offsets[chain]
+        for k in range(units[chain]):
+            if last[ids[begin + k]] == chain:
+                units[chain] = k
+                break
+            last[ids[begin + k]] = chain
+
+
+@compiled
 def clear(nodes, kv_blocks):
     """All blocks free again and nameless; the caller fills `where` with 0."""
     nodes[0, :] = 0

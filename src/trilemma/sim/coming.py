@@ -1,6 +1,5 @@
 """Requests that have not come yet: those that can never run, and those that come when another one is answered."""
 
-
 from trilemma.sim.compiled import inner
 from trilemma.sim.layout import NO_EVICT, SGLANG, WAITING_ANSWERS
 from trilemma.sim.stretch import pages_of
@@ -82,7 +81,16 @@ def release_next(rules, load, released, at):
     """A closed-loop client sends: the next request, and at once the one after a request that never fits."""
     while released != -1:
         load.arrival[released] = at
-        fits = not never_fits(rules.policy, rules.page, rules.blocks, rules.max_new, rules.whole_prompts, rules.max_tokens, load.prompt[released], load.output[released])
+        fits = not never_fits(
+            rules.policy,
+            rules.page,
+            rules.blocks,
+            rules.max_new,
+            rules.whole_prompts,
+            rules.max_tokens,
+            load.prompt[released],
+            load.output[released],
+        )
         released = load.link[released]
         if fits:
             break

@@ -16,7 +16,6 @@ from numba import njit
 
 from trilemma.latency import table
 
-
 _IMPORTS = re.compile(r"^from trilemma\.sim(?:\.(\w+))? import (.+?)(?: as \w+)?$", re.MULTILINE)
 
 

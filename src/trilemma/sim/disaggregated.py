@@ -34,115 +34,30 @@ index), prefill replicas plan. With asynchronous scheduling a planning knows wha
 began, transfers included. Requests that could never fit either pool are refused before routing and take no turn.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from trilemma.errors import UnsupportedError
-from trilemma.latency.table import StepTable
 from trilemma.metrics.timings import Timings
-from trilemma.sim import blocks, disaggregated_clock, kernel, layout
+from trilemma.sim import disaggregated_clock, kernel, layout
 from trilemma.sim import disaggregated_layout as names
-from trilemma.sim.engine import EngineLimits, Policy
-from trilemma.sim.fleet import Fleet, Routing
-from trilemma.sim.replica import LATEST_ARRIVAL_S, LONGEST_REQUEST, Run, _edges_s
-from trilemma.sim.setup import followers, prefix_chains, set_up
+from trilemma.sim import setup as alone
+from trilemma.sim.disaggregated_setup import Setup, prompts_only, set_up
+from trilemma.sim.engine import EngineLimits
+from trilemma.sim.fleet import Fleet
+from trilemma.sim.pools import Pool, Pools, Transfer
+from trilemma.sim.replica import LATEST_ARRIVAL_S, LONGEST_REQUEST
+from trilemma.sim.run import Run, edges_s
 from trilemma.units import PS_PER_S
 from trilemma.workload.requests import Requests
 
-__all__ = ["DisaggregatedRun", "PoolRun", "Pools", "Transfer", "simulate_disaggregated"]
+__all__ = ["DisaggregatedRun", "Pool", "PoolRun", "Pools", "Transfer", "simulate_disaggregated"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 LONGEST_TRANSFER_S = 1e6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
-    """The way of a prompt's KV from a prefill replica to a decode replica.
-
-    A transfer takes `latency_s` plus the bytes of the prompt's tokens at `bytes_per_s` (infinity: no time); transfers do
-    not slow each other down. With `overlap` the KV of each chunk moves while later ones are computed and only the last
-    chunk's is waited for (SGLang; TensorRT-LLM's pipelined transfer); without, all of it moves after prefill (vLLM with
-    NIXL). ValueError for negative or not finite latency and bytes, or a bandwidth that is not positive.
-    """
-
-    latency_s: float
-    bytes_per_s: float
-    bytes_per_token: float
-    overlap: bool = False
-
-    def __post_init__(self) -> None:
-        if not (np.isfinite([self.latency_s, self.bytes_per_token]).all() and self.bytes_per_s > 0):
-            raise ValueError(f"latency and bytes must be finite and the bandwidth positive, found {self}")
-        if min(self.latency_s, self.bytes_per_token) < 0:
-            raise ValueError(f"latency and bytes cannot be negative, found {self}")
-
-    def time_ps(self, tokens: IntArray) -> IntArray:
-        """(n,) whole picoseconds for the KV of so many tokens.
-
-        >>> Transfer(latency_s=1e-6, bytes_per_s=1e9, bytes_per_token=1000).time_ps(np.array([0, 2])).tolist()
-        [1000000, 3000000]
-        """
-        seconds = self.latency_s + tokens * self.bytes_per_token / self.bytes_per_s
-        return np.rint(seconds * PS_PER_S).astype(np.int64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pools:
-    """Prefill replicas and decode replicas, which may differ in number, step times and limits, and what lies between.
-
-    `first_token` says which side samples it. UnsupportedError for other rules than vLLM's, other routing than round robin
-    and least outstanding, replicas that come and go, a cap on a prompt's tokens per step, and a prefix cache on the
-    decode side (the one of the prefill side is played); ValueError for a table smaller than its limits.
-    """
-
-    prefill: Fleet
-    decode: Fleet
-    prefill_table: StepTable
-    prefill_limits: EngineLimits
-    decode_table: StepTable
-    decode_limits: EngineLimits
-    transfer: Transfer
-    first_token: Literal["prefill", "decode"] = "decode"
-
-    def __post_init__(self) -> None:
-        if self.first_token not in ("prefill", "decode"):
-            raise ValueError(f"the first token is sampled by 'prefill' or 'decode', found {self.first_token!r}")
-        for fleet, table, limits in (
-            (self.prefill, self.prefill_table, self.prefill_limits),
-            (self.decode, self.decode_table, self.decode_limits),
-        ):
-            if limits.policy is not Policy.VLLM or limits.long_prefill_token_threshold:
-                raise UnsupportedError(f"disaggregated pools schedule by vLLM's rules without a threshold, found {limits}")
-            if fleet.routing not in (Routing.ROUND_ROBIN, Routing.LEAST_OUTSTANDING) or fleet.changes:
-                raise UnsupportedError(
-                    f"disaggregated pools are routed round robin or by least outstanding and do not change, found {fleet}"
-                )
-            if table.token_ps.size <= limits.max_num_batched_tokens or table.sequence_ps.size <= limits.max_num_seqs:
-                raise ValueError(
-                    f"a table up to {table.token_ps.size - 1} tokens and {table.sequence_ps.size - 1} sequences "
-                    f"cannot price {limits}"
-                )
-        if self.decode_limits.prefix_caching:
-            raise UnsupportedError("the decode pool gets every prompt from the prefill pool: it has no prefix cache")
-
-    def fits(self, requests: Requests) -> npt.NDArray[np.bool_]:
-        """(n,) whether a request can run to its end on empty replicas, thrown out of its decode seat at the worst time.
-
-        ValueError for more tokens than a prompt or an answer can have.
-        """
-        prompt, decode, prefill = requests.prompt_tokens, self.decode_limits, self.prefill_limits
-        longest = prompt + requests.output_tokens - 1
-        fits = -(-prompt // prefill.block_tokens) <= prefill.kv_blocks
-        fits &= -(-longest // decode.block_tokens) <= decode.kv_blocks
-        if not prefill.chunked_prefill:
-            fits &= prompt <= prefill.max_num_batched_tokens
-        if not decode.chunked_prefill:
-            fits &= longest <= decode.max_num_batched_tokens
-        return fits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,15 +107,6 @@ class DisaggregatedRun(Run):
     decode_wait_s: FloatArray
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Played:
-    """What the compiled functions wrote."""
-
-    arrival: IntArray
-    out: names.Out
-    refused: int
-
-
 def simulate_disaggregated(
     requests: Requests, pools: Pools, clients: int = 0, back_pressure: bool = True
 ) -> DisaggregatedRun:
@@ -214,14 +120,14 @@ def simulate_disaggregated(
     after LATEST_ARRIVAL_S, requests of 2**31 tokens, priorities, or prefix caching without block ids.
     """
     _check(requests, pools, clients)
-    follow = clients > 0 or requests.think_s is not None
-    # Without whole prompts fitting, prefills may be thrown out, and the kernel does not say what their last chunk was.
-    unknown = pools.transfer.overlap and not pools.prefill_limits.reserve_full_isl
-    if back_pressure or follow or unknown:
-        played = _play_both(requests, pools, clients, hold=back_pressure)
+    setup = set_up(requests, pools, clients=clients, hold=back_pressure)
+    if back_pressure or clients or requests.think_s is not None or pools.transfer.overlap:
+        disaggregated_clock.run_both(
+            setup.rules, setup.prefill, setup.decode, setup.load, setup.out, setup.senders, setup.receivers, setup.clock
+        )
     else:
-        played = _feed_forward(requests, pools)
-    return _report(requests, pools, played)
+        _feed_forward(requests, pools, setup)
+    return _report(requests, pools, setup)
 
 
 def _check(requests: Requests, pools: Pools, clients: int) -> None:
@@ -242,190 +148,31 @@ def _check(requests: Requests, pools: Pools, clients: int) -> None:
     if longest >= LONGEST_REQUEST:
         raise UnsupportedError(f"a request of up to {longest:,} tokens; the simulator holds {LONGEST_REQUEST:,}")
     transfer = pools.transfer
-    slowest_s = transfer.latency_s + longest * transfer.bytes_per_token / transfer.bytes_per_s
+    whole = longest + transfer.block_tokens
+    slowest_s = transfer.latency_s + whole * transfer.bytes_per_token / transfer.bytes_per_s
     if slowest_s > LONGEST_TRANSFER_S:
         raise ValueError(f"a transfer of {slowest_s:,.0f} s, at most {LONGEST_TRANSFER_S:,.0f} s: {transfer}")
 
 
-# What the compiled functions read and write ----------------------------------------------------------------------
-
-
-def _pool(fleet: Fleet, table: StepTable, limits: EngineLimits, unit: int) -> names.Pool:
-    prices = layout.Prices(
-        token_ps=table.token_ps, prefill_ps=table.prefill_ps, decode_ps=table.decode_ps,
-        sequence_ps=table.sequence_ps, floor_ps=table.floor_ps, context_ps=table.context_ps,
-        window_ps=table.window_ps, pair_fp=table.pair_fp,
-    )  # fmt: skip
-    return names.Pool(
-        replicas=fleet.replicas, routing=int(fleet.routing), max_tokens=limits.max_num_batched_tokens,
-        max_seqs=limits.max_num_seqs, page=limits.block_tokens, blocks=limits.kv_blocks,
-        reserve_full=limits.reserve_full_isl, whole_prompts=not limits.chunked_prefill,
-        asynchronous=limits.async_scheduling, caching=limits.prefix_caching,
-        unit=unit if limits.prefix_caching else limits.block_tokens, window=table.window_tokens, prices=prices,
-    )  # fmt: skip
-
-
-def _prompts_only(requests: Requests) -> Requests:
-    """What the prefill pool sees: requests of one output token."""
-    return replace(requests, output_tokens=np.ones(len(requests), np.int64), think_s=None)
-
-
-def _load(requests: Requests, pools: Pools, fits: npt.NDArray[np.bool_], clients: int) -> names.Load:
-    n = len(requests)
-    arrival = np.rint(requests.arrival_s * PS_PER_S).astype(np.int64)
-    none = np.zeros(0, np.int64)
-    successor = think_ps = none
-    first = np.arange(n)
-    if clients:
-        arrival[:] = layout.FAR
-        arrival[:clients] = 0
-        first = first[:clients]
-    elif requests.think_s is not None:
-        successor, think_ps = followers(requests)
-        first = np.setdiff1d(first, successor)
-    offsets, ids, units = none, np.zeros(1, np.uint32), none
-    if pools.prefill_limits.prefix_caching:
-        offsets, ids, units = prefix_chains(_prompts_only(requests), pools.prefill_limits)  # type: ignore[assignment]
-    longest = int(requests.prompt_tokens[fits].max(initial=0))
-    return names.Load(
-        arrival=arrival,
-        prompt=np.ascontiguousarray(requests.prompt_tokens),
-        output=np.ascontiguousarray(requests.output_tokens),
-        fits=fits,
-        transfer_ps=pools.transfer.time_ps(np.arange(longest + 1)),
-        overlap=pools.transfer.overlap,
-        successor=successor,
-        think_ps=think_ps,
-        first_arrivals=first,
-        chain_offsets=offsets,
-        chain_ids=ids,
-        chain_units=units.astype(np.int64),
-    )
-
-
-def _out(n: int, pools: Pools) -> names.Out:
-    notes = np.zeros((n, names.NOTE_COLUMNS), np.int32)
-    notes[:, [names.SENDER, names.RECEIVER]] = -1
-    return names.Out(
-        seen=np.full((n, names.SEEN_COLUMNS), -1, np.int64),
-        notes=notes,
-        histogram=np.zeros(layout.HISTOGRAM_BINS, np.int64),
-        sender_totals=np.zeros((pools.prefill.replicas, layout.TOTALS), np.int64),
-        receiver_totals=np.zeros((pools.decode.replicas, layout.TOTALS), np.int64),
-    )
-
-
-def _scalars(replicas: int, columns: int, limits: EngineLimits, nobody: tuple[int, ...]) -> IntArray:
-    """(replicas, columns) of empty, idle replicas."""
-    scalars = np.zeros((replicas, columns), np.int64)
-    scalars[:, [*nobody, names.QUEUE, names.NOW, names.BEGAN]] = -1
-    scalars[:, names.WAKE] = layout.FAR
-    scalars[:, names.IDLE] = 1
-    scalars[:, names.SEATS_LEFT] = limits.max_num_seqs
-    scalars[:, names.FREE] = limits.kv_blocks
-    return scalars
-
-
-def _senders(pools: Pools, load: names.Load) -> names.Senders:
-    limits, replicas = pools.prefill_limits, pools.prefill.replicas
-    caching = limits.prefix_caching
-    return names.Senders(
-        scalars=_scalars(
-            replicas, names.SENDER_SCALARS, limits, (names.PARTIAL, names.LEAVING, names.SEEN_UNTIL)
-        ),
-        completing=np.zeros(limits.max_num_seqs, np.int64),
-        nodes=np.stack([blocks.new_nodes(limits.kv_blocks if caching else 1) for _ in range(replicas)]),
-        where=np.zeros((replicas, int(load.chain_ids.max(initial=0)) + 1), np.uint32),
-        held=np.zeros(load.chain_ids.size, np.uint8),
-    )
-
-
-def _power_of_two(at_least: int) -> int:
-    return max(int(layout.WORD), 1 << (at_least - 1).bit_length())
-
-
-def _receivers(requests: Requests, pools: Pools) -> names.Receivers:
-    limits, replicas = pools.decode_limits, pools.decode.replicas
-    seats = limits.max_num_seqs
-    ring = _power_of_two(int(requests.output_tokens.max(initial=1)) + 2)
-    window_ring = _power_of_two(pools.decode_table.window_tokens + 3)
-    nobody = (names.HEAD, names.TAIL, names.STACK, names.UNFINISHED, names.LOADING, names.LOADING_END)
-    return names.Receivers(
-        scalars=_scalars(replicas, names.RECEIVER_SCALARS, limits, nobody),
-        slots=np.zeros((replicas * seats, 8), np.int64),
-        seats=(np.arange(replicas)[:, None] * seats + np.arange(seats - 1, -1, -1)).reshape(-1),
-        late=np.zeros(replicas * seats, np.int64),
-        ring=np.full(replicas * ring, -1, np.int32),
-        ring_bits=np.zeros(replicas * ring // layout.WORD, np.int64),
-        window_ring=np.zeros(replicas * window_ring, np.int64),
-        window_bits=np.zeros(replicas * window_ring // layout.WORD, np.int64),
-        crossing=np.zeros(replicas * limits.block_tokens, np.int64),
-        joined=np.zeros(seats, np.int64),
-        completing=np.zeros(seats, np.int64),
-    )
-
-
-def _clock(n: int, clients: int) -> names.Clock:
-    most = n + clients + 1  # a request is in one place, a client waits for one answer
-    counts = np.zeros(names.CLOCK_COUNTS, np.int64)
-    counts[names.RELEASED] = min(clients, n)
-    return names.Clock(times=np.zeros(most, np.int64), codes=np.zeros(most, np.int64), counts=counts)
-
-
-def _rules(pools: Pools, *, hold: bool, clients: int = 0, sessions: bool = False) -> names.Rules:
-    return names.Rules(
-        hold=hold,
-        by_prefill=pools.first_token == "prefill",
-        entry=names.PREFILLED if hold else names.READY,
-        clients=clients,
-        sessions=sessions,
-    )
-
-
-# The two ways to play --------------------------------------------------------------------------------------------
-
-
-def _play_both(requests: Requests, pools: Pools, clients: int, *, hold: bool) -> _Played:
-    """Both pools on one clock."""
-    n = len(requests)
-    load = _load(requests, pools, pools.fits(requests), clients)
-    out, clock = _out(n, pools), _clock(n, clients)
-    disaggregated_clock.run_both(
-        _rules(pools, hold=hold, clients=clients, sessions=requests.think_s is not None and not clients),
-        _pool(pools.prefill, pools.prefill_table, pools.prefill_limits, requests.block_tokens),
-        _pool(pools.decode, pools.decode_table, pools.decode_limits, 0),
-        load,
-        out,
-        _senders(pools, load),
-        _receivers(requests, pools),
-        clock,
-    )
-    return _Played(arrival=load.arrival, out=out, refused=int(clock.counts[names.REFUSALS]))
-
-
-def _feed_forward(requests: Requests, pools: Pools) -> _Played:
+def _feed_forward(requests: Requests, pools: Pools, setup: Setup) -> None:
     """The prefill pool on the event-skipping kernel, then the decode pool alone."""
-    n = len(requests)
-    fits = pools.fits(requests)
-    load = _load(requests, pools, fits, 0)
-    out = _out(n, pools)
-    seen, notes = out.seen, out.notes
-    prompts = _prompts_only(requests if fits.all() else requests.take(fits))
-    setup = set_up(prompts, pools.prefill_table, pools.prefill_limits, pools.prefill, clients=0, sample_s=0.0)
-    kernel.run(setup.rules, setup.prices, setup.load, setup.out, setup.state)
-    first = setup.out
-    out.sender_totals[:] = first.totals
-    hits = first.hits if pools.prefill_limits.prefix_caching else np.zeros(len(prompts), np.int32)
-    moved = prompts.prompt_tokens
-    if pools.transfer.overlap:
-        moved = _last_chunks(pools, moved - hits, first)
-    ready = first.done + load.transfer_ps[moved]
-    seen[fits, names.START] = first.start
-    seen[fits, names.PREFILLED] = seen[fits, names.SENT] = first.done
-    seen[fits, names.READY] = ready
+    fits, (seen, notes) = setup.load.fits, (setup.out.seen, setup.out.notes)
+    prompts = prompts_only(requests if fits.all() else requests.take(fits))
+    fleet = Fleet(replicas=pools.prefill.replicas, routing=pools.prefill.routing)
+    prefill = alone.set_up(prompts, pools.prefill.table, pools.prefill.limits, fleet, clients=0, sample_s=0.0)
+    kernel.run(prefill.rules, prefill.prices, prefill.load, prefill.out, prefill.state)
+    first = prefill.out
+    setup.out.sender_totals[:] = first.totals
+    link_ps = setup.load.link_ps[prompts.prompt_tokens]
+    sent = _queued(first.done, link_ps, first.replica) if pools.transfer.one_at_a_time else first.done
+    for column, times in (
+        (names.START, first.start), (names.PREFILLED, first.done), (names.SENT, sent),
+        (names.READY, sent + link_ps + pools.transfer.latency_ps),
+    ):  # fmt: skip
+        seen[fits, column] = times
     for column, values in (
-        (names.PREEMPTED, first.preempted), (names.LOST, first.lost), (names.MOVES, moved), (names.HITS, hits),
-        (names.REASON, first.reason), (names.SENDER, first.replica),
+        (names.PREEMPTED, first.preempted), (names.LOST, first.lost), (names.REASON, first.reason),
+        (names.SENDER, first.replica), (names.HITS, first.hits if pools.prefill.limits.prefix_caching else 0),
     ):  # fmt: skip
         notes[fits, column] = values
     decoded = fits
@@ -436,32 +183,20 @@ def _feed_forward(requests: Requests, pools: Pools) -> _Played:
     order = np.flatnonzero(decoded)
     order = order[np.argsort(seen[order, names.READY], kind="stable")]
     disaggregated_clock.run_receivers(
-        _rules(pools, hold=False),
-        _pool(pools.decode, pools.decode_table, pools.decode_limits, 0),
-        load,
-        out,
-        _senders(pools, load),
-        _receivers(requests, pools),
-        _clock(0, 0),
-        order,
+        setup.rules, setup.decode, setup.load, setup.out, setup.senders, setup.receivers, setup.clock, order
     )
-    return _Played(arrival=load.arrival, out=out, refused=n - int(fits.sum()))
+    setup.clock.counts[names.REFUSALS] = len(requests) - int(fits.sum())
 
 
-def _last_chunks(pools: Pools, tokens: IntArray, first: layout.Outcome) -> IntArray:
-    """(n,) tokens of each prompt's last step."""
-    limits, replicas = pools.prefill_limits, pools.prefill.replicas
-    if not limits.chunked_prefill:
-        return tokens
-    chunks = np.zeros(tokens.size, np.int64)
-    used, ended = np.zeros(replicas, np.int64), np.zeros(replicas, np.int64)
-    disaggregated_clock.last_chunks(
-        tokens, first.start, first.done, first.replica, limits.max_num_batched_tokens, used, ended, chunks
-    )
-    return chunks
-
-
-# What comes out --------------------------------------------------------------------------------------------------
+def _queued(ready: IntArray, lasts: IntArray, queue: npt.NDArray[np.int16]) -> IntArray:
+    """(n,) when each of n begins that is served in its queue, one after the other, in the order of (ready, index)."""
+    begins = np.empty_like(ready)
+    for which in np.unique(queue):
+        own = np.flatnonzero(queue == which)
+        own = own[np.argsort(ready[own], kind="stable")]
+        before = np.cumsum(lasts[own]) - lasts[own]
+        begins[own] = np.maximum.accumulate(ready[own] - before) + before
+    return begins
 
 
 def _seconds(ps: IntArray) -> FloatArray:
@@ -487,8 +222,8 @@ def _pool_run(totals: IntArray, limits: EngineLimits) -> PoolRun:
     )
 
 
-def _report(requests: Requests, pools: Pools, played: _Played) -> DisaggregatedRun:
-    out, arrival = played.out, played.arrival
+def _report(requests: Requests, pools: Pools, setup: Setup) -> DisaggregatedRun:
+    out, arrival = setup.out, setup.load.arrival
     seen, notes = out.seen, out.notes
     timings = Timings(
         arrival_s=_seconds(arrival),
@@ -498,11 +233,11 @@ def _report(requests: Requests, pools: Pools, played: _Played) -> DisaggregatedR
         output_tokens=requests.output_tokens,
         preemptions=notes[:, names.PREEMPTED].astype(np.int64),
         recomputed_tokens=notes[:, names.LOST].astype(np.int64),
-        itl_edges_s=_edges_s(),
+        itl_edges_s=edges_s(),
         itl_counts=out.histogram,
     )
-    prefill = _pool_run(out.sender_totals, pools.prefill_limits)
-    decode = _pool_run(out.receiver_totals, pools.decode_limits)
+    prefill = _pool_run(out.sender_totals, pools.prefill.limits)
+    decode = _pool_run(out.receiver_totals, pools.decode.limits)
     busy_s = prefill.busy_s + decode.busy_s
     running_s = prefill.mean_running * prefill.busy_s + decode.mean_running * decode.busy_s
     ends = [totals[:, layout.END_PS].max() for totals in (out.sender_totals, out.receiver_totals)]
@@ -511,7 +246,7 @@ def _report(requests: Requests, pools: Pools, played: _Played) -> DisaggregatedR
         queued_s=_lasted_s(arrival, seen[:, names.START]),
         wait_reason=notes[:, names.REASON].astype(np.int8),
         replica=notes[:, names.RECEIVER].astype(np.int16),
-        hit_tokens=notes[:, names.HITS].copy() if pools.prefill_limits.prefix_caching else None,
+        hit_tokens=notes[:, names.HITS].copy() if pools.prefill.limits.prefix_caching else None,
         replicas=prefill.replicas + decode.replicas,
         steps=prefill.steps + decode.steps,
         prefill_s=prefill.busy_s,
@@ -519,7 +254,7 @@ def _report(requests: Requests, pools: Pools, played: _Played) -> DisaggregatedR
         span_s=float(max(*ends, seen[:, names.DONE].max(initial=0))) / PS_PER_S,
         peak_kv_share=max(prefill.peak_kv_share, decode.peak_kv_share),
         mean_running=running_s / busy_s if busy_s else 0.0,
-        refused=played.refused,
+        refused=int(setup.clock.counts[names.REFUSALS]),
         prefill_pool=prefill,
         decode_pool=decode,
         prefill_replica=notes[:, names.SENDER].astype(np.int16),

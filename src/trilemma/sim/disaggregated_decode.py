@@ -30,7 +30,6 @@ from trilemma.sim.disaggregated_layout import (
     HEAD,
     IDLE,
     KIND_BITS,
-    KV,
     LATE,
     LINK,
     LOADING,

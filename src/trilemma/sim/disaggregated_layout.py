@@ -13,7 +13,9 @@ START, PREFILLED, SENT, READY, BEGUN, FIRST, DONE = range(7)
 SEEN_COLUMNS = 7
 # Columns of `notes` (n, 13) int32: links of queues, of prefills to be freed, of the loading; tokens generated before a
 # preemption and lost by it; tokens to transfer after the prefill; units held in the prefix cache; who serves.
-(LINK, LEAVING_LINK, AHEAD, BEHIND, GENERATED, PREEMPTED, LOST, MOVES, HITS, UNITS, REASON, SENDER, RECEIVER) = range(13)
+(LINK, LEAVING_LINK, AHEAD, BEHIND, GENERATED, PREEMPTED, LOST, MOVES, HITS, UNITS, REASON, SENDER, RECEIVER) = range(
+    13
+)
 NOTE_COLUMNS = 13
 
 # What every replica remembers; the first four are what routers and the clock read.

@@ -4,7 +4,43 @@ from trilemma.latency.table import FRACTION_BITS
 from trilemma.sim import blocks as cache
 from trilemma.sim.coming import schedule
 from trilemma.sim.compiled import inner
-from trilemma.sim.disaggregated_layout import *
+from trilemma.sim.disaggregated_layout import (
+    BEGAN,
+    BLOCKED,
+    CHUNK,
+    CHUNK_AT,
+    ENDED,
+    ENDED_AT,
+    FREE,
+    HITS,
+    IDLE,
+    KIND_BITS,
+    LANDED,
+    LATE_SEATS,
+    LEAVING,
+    LEAVING_END,
+    LEAVING_LINK,
+    LINK,
+    LOST,
+    MOVES,
+    NOW,
+    OUTSTANDING,
+    PARTIAL,
+    PARTIAL_DONE,
+    PREEMPTED,
+    PREFILLED,
+    QUEUE,
+    QUEUE_END,
+    READY,
+    REASON,
+    SEATS_LEFT,
+    SEEN_UNTIL,
+    SENT,
+    START,
+    TAKEN_UNTIL,
+    UNITS,
+    WAKE,
+)
 from trilemma.sim.layout import (
     END_PS,
     FAR,
@@ -58,7 +94,14 @@ def _given_back(pool, load, notes, senders, r, request, computed):
     units = notes[request, UNITS]
     begin = load.chain_offsets[request]
     return cache.release(
-        senders.nodes[r], senders.where[r], load.chain_ids, senders.held, begin, units, per_unit, pages - units * per_unit
+        senders.nodes[r],
+        senders.where[r],
+        load.chain_ids,
+        senders.held,
+        begin,
+        units,
+        per_unit,
+        pages - units * per_unit,
     )
 
 
@@ -137,13 +180,13 @@ def run_prefills(rules, pool, load, out, senders, clock, r, now):
                 budget -= chunk
                 chunks = 1
                 s[r, PARTIAL_DONE] = done + chunk
-                going_on = chunk
                 if done + chunk == load.prompt[request]:
-                    going_on = 0
                     notes[request, MOVES] = chunk if rules.overlap else load.prompt[request]
                     senders.completing[0] = request
                     finishing = 1
                     s[r, PARTIAL] = -1
+                else:
+                    going_on = chunk
 
         # B. Waiting prompts, in order, unless the step preempted.
         while not evicted:

@@ -15,7 +15,7 @@ class Policy(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
-    """One engine's scheduler: tokens a step, sequences, KV blocks of `block_tokens` (usable ones, null block out), rules.
+    """One engine's scheduler: tokens a step, sequences, usable KV blocks of `block_tokens` (null block out), rules.
 
     `max_num_batched_tokens` is TensorRT-LLM's `max_num_tokens` and SGLang's `chunked_prefill_size`.
     vLLM alone: `reserve_full_isl` admits a prompt only if all of it fits, `long_prefill_token_threshold` caps a

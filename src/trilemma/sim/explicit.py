@@ -18,6 +18,7 @@ is `base - left`. Only admissions, finishes, evictions and unfinished prompts ar
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -128,8 +129,8 @@ def play_explicit(
     successor: IntArray | None = None,
     think_ps: IntArray | None = None,
     chain_offsets: IntArray | None = None,
-    chain_ids: IntArray | None = None,
-    chain_units: IntArray | None = None,
+    chain_ids: npt.NDArray[np.integer[Any]] | None = None,
+    chain_units: npt.NDArray[np.integer[Any]] | None = None,
     unit_tokens: int = 0,
     speculation: Speculation | None = None,
     sample_rows: int = 0,

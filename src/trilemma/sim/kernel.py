@@ -3,7 +3,7 @@
 Decodes live in sums (their number, their context, how many still grow inside a window) and in a ring of finish steps;
 only admissions, finishes and preemptions touch single requests. Where a step decides nothing (no waiting request can
 enter, no prompt is half done, no KV block is missing) the steps up to the next event are taken at once: for a fixed set
-of decodes the step time is affine in the step index, so k steps from a with slope s take k a + s k (k - 1) / 2, exactly.
+of decodes the step time is affine in the step index: k steps from a, s more each, take k a + s k (k - 1) / 2, exactly.
 `tests/sim/oracle.py` says the same semantics step by step and request by request; both agree to the picosecond.
 
 The rules of each engine, with the source they were read from, are in docs/simulator.md.
@@ -11,12 +11,93 @@ The rules of each engine, with the source they were read from, are in docs/simul
 
 import numpy as np
 
-from trilemma.sim.compiled import compiled, inner
 from trilemma.latency.table import FRACTION_BITS
 from trilemma.sim import blocks as cache
 from trilemma.sim import router
 from trilemma.sim.coming import answered, never_fits, release_next
-from trilemma.sim.layout import *
+from trilemma.sim.compiled import compiled, inner
+from trilemma.sim.layout import (
+    ADMISSIONS,
+    AFTER,
+    BASE,
+    BASE_SUM,
+    BEFORE,
+    BLOCKED,
+    COHORTS,
+    COMPUTED,
+    DECODE_PS,
+    DECODE_TOKENS,
+    DECODED_AT,
+    DECODES,
+    END_PS,
+    ENDED,
+    ENDED_AT,
+    FAR,
+    FINISH,
+    FREE,
+    HEAD,
+    KV,
+    LATCH,
+    LATE,
+    LONG_NEW,
+    LONGEST_STRETCH,
+    MAX_UTILIZATION,
+    MID_STEP,
+    MOST_NEW_TOKENS,
+    NEW_SUM,
+    NEXT_CHANGE,
+    NEXT_SAMPLE,
+    NO_EVICT,
+    NOTHING,
+    NOW,
+    OUTSTANDING,
+    PARTIAL,
+    PARTIAL_DONE,
+    PARTIAL_TARGET,
+    PEAK_BLOCKS,
+    PLANNED_AT,
+    PREEMPTIONS,
+    PREFILL_PS,
+    PREFILL_TOKENS,
+    PREFIX_AWARE,
+    QUEUE,
+    QUIET,
+    RATIO,
+    REFUSED,
+    RELEASED,
+    REQUEST,
+    RETRACT_HEADROOM,
+    RING_NEXT,
+    RING_PREV,
+    S_BLOCKS,
+    S_DECODE_PS,
+    S_DECODE_TOKENS,
+    S_PREEMPTED,
+    S_PREFILL_PS,
+    S_PREFILL_TOKENS,
+    S_RUNNING,
+    S_TIME,
+    SAMPLE_PS,
+    SAMPLE_ROWS,
+    SEATS,
+    SEATS_LEFT,
+    SEEN,
+    SEQUENCE_US,
+    SGLANG,
+    SHORTEST_STRETCH,
+    STACK,
+    STACK_END,
+    STACKED,
+    STEP,
+    STEPS,
+    TAIL,
+    TOKENS,
+    UNITS,
+    VLLM,
+    WORD,
+    YOUNG,
+    YOUNG_BASE,
+)
 from trilemma.sim.stretch import add_gaps, bin_of, first_reaching, next_set, pages_of
 
 
@@ -439,7 +520,16 @@ def run(rules, prices, load, out, state):
                         request = queue
                         if request == -1 or entry[request] > visible:
                             break
-                        if never_fits(policy, page, blocks, rules.max_new, rules.whole_prompts, max_tokens, prompt[request], output[request]):
+                        if never_fits(
+                            policy,
+                            page,
+                            blocks,
+                            rules.max_new,
+                            rules.whole_prompts,
+                            max_tokens,
+                            prompt[request],
+                            output[request],
+                        ):
                             totals[r, REFUSED] += 1
                             queue = link[request]
                             continue
@@ -504,9 +594,7 @@ def run(rules, prices, load, out, state):
                         state.admitted[slot] = admissions
                         slots[slot, UNITS] = hits
                         if hits > 0:
-                            cache.acquire(
-                                nodes, where, load.chain_ids, state.held, load.chain_offsets[request], hits
-                            )
+                            cache.acquire(nodes, where, load.chain_ids, state.held, load.chain_offsets[request], hits)
                         cache.allocate(nodes, wants - hits * per_unit)
                         if policy == VLLM:
                             _register(load, state, nodes, where, unit, per_unit, slot, hit + chunk)
@@ -587,13 +675,20 @@ def run(rules, prices, load, out, state):
                                 latch = KV
                 while building:
                     request = stack
-                    if request == -1 or (
-                        queue != -1 and entry[queue] <= min(visible, state.retracted_at[request])
-                    ):
+                    if request == -1 or (queue != -1 and entry[queue] <= min(visible, state.retracted_at[request])):
                         request = queue
                         if request == -1 or entry[request] > visible:
                             break
-                        if never_fits(policy, page, blocks, rules.max_new, rules.whole_prompts, max_tokens, prompt[request], output[request]):
+                        if never_fits(
+                            policy,
+                            page,
+                            blocks,
+                            rules.max_new,
+                            rules.whole_prompts,
+                            max_tokens,
+                            prompt[request],
+                            output[request],
+                        ):
                             totals[r, REFUSED] += 1
                             queue = link[request]
                             continue
@@ -659,9 +754,7 @@ def run(rules, prices, load, out, state):
                         state.admitted[slot] = admissions
                         slots[slot, UNITS] = hits
                         if hits > 0:
-                            cache.acquire(
-                                nodes, where, load.chain_ids, state.held, load.chain_offsets[request], hits
-                            )
+                            cache.acquire(nodes, where, load.chain_ids, state.held, load.chain_offsets[request], hits)
                         cache.allocate(nodes, wants)
                     if out.start[request] < 0:
                         out.start[request] = now
@@ -759,7 +852,9 @@ def run(rules, prices, load, out, state):
 
             if caching and policy != VLLM and prefill > 0:
                 for i in range(finishing):
-                    _register(load, state, nodes, where, unit, per_unit, state.completing[i], slots[state.completing[i], BASE])
+                    _register(
+                        load, state, nodes, where, unit, per_unit, state.completing[i], slots[state.completing[i], BASE]
+                    )
                 if partial != -1:
                     _register(load, state, nodes, where, unit, per_unit, partial, partial_done)
 
@@ -771,8 +866,8 @@ def run(rules, prices, load, out, state):
                 free, seats_left = _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left)
                 late = 0
             if joined == 0 and prefill == 0:
-                # Nothing to run: every waiting request of this moment was refused, or (asynchronous) the planning was too
-                # early to see what is there now; an empty step takes no time.
+                # Nothing to run: every waiting request of this moment was refused, or (asynchronous) the planning was
+                # too early to see what is there now; an empty step takes no time.
                 step -= 1
                 seen = visible
                 planned_at = now
@@ -948,13 +1043,12 @@ def run(rules, prices, load, out, state):
                 and not (blocked == KV and caching and not rules.reserve_full)
                 and not (blocked == TOKENS and policy == SGLANG)
             )
-            if answers > 0:
-                if rules.dynamic:
-                    s[r, OUTSTANDING] -= answers
-                    ended = answers
-                    ended_at = end
-                    if rules.feedback:
-                        break
+            if answers > 0 and rules.dynamic:
+                s[r, OUTSTANDING] -= answers
+                ended = answers
+                ended_at = end
+                if rules.feedback:
+                    break
 
         totals[r, STEPS] += steps
         totals[r, PREFILL_PS] += prefill_total

@@ -3,6 +3,7 @@
 from collections import namedtuple
 
 import numpy as np
+import numpy.typing as npt
 
 from trilemma.sim.engine import Policy
 from trilemma.sim.fleet import Routing
@@ -50,12 +51,13 @@ READY, DRAIN, FAIL = range(3)
 
 # A row of samples.
 (S_TIME, S_RUNNING, S_BLOCKS, S_PREFILL_TOKENS, S_DECODE_TOKENS, S_PREFILL_PS, S_DECODE_PS, S_PREEMPTED) = range(8)
+SAMPLE_COLUMNS = 8
 
 Rules = namedtuple(
     "Rules",
-    "policy max_tokens max_seqs page blocks reserve_full whole_prompts chunk_unit max_new mixed asynchronous ratio_first "
-    "ratio_least ratio_fall keeps_ratio caching unit window clients sessions feedback routing retry balance_abs balance_rel seed "
-    "dynamic",
+    "policy max_tokens max_seqs page blocks reserve_full whole_prompts chunk_unit max_new mixed asynchronous "
+    "ratio_first ratio_least ratio_fall keeps_ratio caching unit window clients sessions feedback routing retry "
+    "balance_abs balance_rel seed dynamic",
 )
 Prices = namedtuple("Prices", "token_ps prefill_ps decode_ps sequence_ps floor_ps context_ps window_ps pair_fp")
 Load = namedtuple(
@@ -68,3 +70,15 @@ State = namedtuple(
     "retracted_at completing nodes where held fail heap_time heap_request events serving event_ps event_kind "
     "event_replica first_arrivals admitted last_ready serves dead inside",
 )
+
+
+def fill_last(rows: npt.NDArray[np.int64], totals: npt.NDArray[np.int64]) -> None:
+    """Write the totals (TOTALS,) of a replica into rows of samples (k, SAMPLE_COLUMNS): it is empty and at its end."""
+    for column, total in (
+        (S_TIME, END_PS),
+        (S_PREFILL_TOKENS, PREFILL_TOKENS),
+        (S_DECODE_TOKENS, DECODE_TOKENS),
+        (S_PREFILL_PS, PREFILL_PS),
+        (S_DECODE_PS, DECODE_PS),
+    ):
+        rows[:, column] = totals[total]

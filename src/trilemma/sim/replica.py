@@ -1,9 +1,5 @@
 """Requests on a fleet of equal replicas: the arrays in, the timings and activity out."""
 
-from dataclasses import dataclass
-from enum import IntEnum
-from functools import cache
-
 import numpy as np
 import numpy.typing as npt
 
@@ -13,80 +9,17 @@ from trilemma.metrics.timings import Timings
 from trilemma.sim import kernel, layout
 from trilemma.sim.engine import EngineLimits
 from trilemma.sim.fleet import Fleet
+from trilemma.sim.run import Run, WaitReason, edges_s, seconds
 from trilemma.sim.setup import Setup, set_up
+from trilemma.sim.speculation import Speculation
 from trilemma.units import PS_PER_S
 from trilemma.workload.requests import Requests
 
-__all__ = ["EngineLimits", "Run", "WaitReason", "simulate"]
+__all__ = ["EngineLimits", "Fleet", "Run", "Speculation", "WaitReason", "simulate"]
 
 IntArray = npt.NDArray[np.int64]
 LATEST_ARRIVAL_S = 8e6  # 92 days: 64 bits hold 106 days of picoseconds, and the run goes on after the last arrival
 LONGEST_REQUEST = 2**31  # tokens
-
-
-class WaitReason(IntEnum):
-    """What kept the head of the queue out when a request was last passed over."""
-
-    NONE = layout.NOTHING
-    SEATS = layout.SEATS
-    TOKENS = layout.TOKENS
-    KV = layout.KV
-    NO_REPLICA = layout.NO_REPLICA
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """A simulated run, summed over replicas; GPU time is not here: multiply by the GPUs of a replica.
-
-    `prefill_s` and `decode_s` are busy replica-seconds (a step's decode share is what it would have taken without its
-    prefill), `span_s` the time from 0 to the last event, `queued_s` (n,) arrival to first scheduling (NaN where
-    refused), `peak_kv_share` the fullest any replica's KV cache got, `mean_running` running sequences averaged over
-    busy time. `wait_reason` (n,) int8 holds WaitReason values, `replica` (n,) int16 who served (-1: nobody),
-    `hit_tokens` (n,) prompt tokens found in the prefix cache, None without one. `refused` requests could never fit,
-    `failed` ones were lost with their replica or found none. `samples` (replicas, k, 8) are rows of layout.S_* columns
-    every `sample_s` seconds, None where none were asked for.
-    """
-
-    timings: Timings
-    queued_s: npt.NDArray[np.float64]
-    wait_reason: npt.NDArray[np.int8]
-    replica: npt.NDArray[np.int16]
-    hit_tokens: npt.NDArray[np.int32] | None
-    replicas: int
-    steps: int
-    prefill_s: float
-    decode_s: float
-    span_s: float
-    peak_kv_share: float
-    mean_running: float
-    refused: int
-    failed: int = 0
-    samples: IntArray | None = None
-    sample_s: float = 0.0
-
-    @property
-    def busy_share(self) -> float:
-        """Busy time over the span, averaged over replicas."""
-        busy_s = self.prefill_s + self.decode_s
-        return min(1.0, busy_s / (self.span_s * self.replicas)) if self.span_s > 0 else 0.0
-
-
-@cache
-def _edges_s() -> npt.NDArray[np.float64]:
-    """Lower edges of every histogram bin and the last upper edge, seconds."""
-    index = np.arange(layout.HISTOGRAM_BINS + 1)
-    exponent, sub = np.divmod(index, layout.HISTOGRAM_SUBBINS)
-    edges: npt.NDArray[np.float64] = np.ldexp(0.5 + sub / (2 * layout.HISTOGRAM_SUBBINS), exponent) / PS_PER_S
-    edges.flags.writeable = False
-    return edges
-
-
-def _seconds(ps: IntArray) -> npt.NDArray[np.float64]:
-    """Picoseconds as seconds, NaN for negative ones; takes the array's memory."""
-    missing = ps < 0
-    seconds: npt.NDArray[np.float64] = np.divide(ps, PS_PER_S, out=ps.view(np.float64))
-    seconds[missing] = np.nan
-    return seconds
 
 
 def _check(requests: Requests, table: StepTable, limits: EngineLimits, fleet: Fleet, clients: int) -> None:
@@ -118,15 +51,7 @@ def _samples(setup: Setup) -> IntArray:
     samples = np.zeros((counts.size, int(counts.max()) + 1, 8), np.int64)
     for r, (count, totals) in enumerate(zip(counts, setup.out.totals, strict=True)):
         samples[r, :count] = setup.out.samples[r, :count]
-        last = samples[r, count:]
-        for column, total in (
-            (layout.S_TIME, layout.END_PS),
-            (layout.S_PREFILL_TOKENS, layout.PREFILL_TOKENS),
-            (layout.S_DECODE_TOKENS, layout.DECODE_TOKENS),
-            (layout.S_PREFILL_PS, layout.PREFILL_PS),
-            (layout.S_DECODE_PS, layout.DECODE_PS),
-        ):
-            last[:, column] = totals[total]
+        layout.fill_last(samples[r, count:], totals)
     return samples
 
 
@@ -139,6 +64,9 @@ def simulate(
     clients: int = 0,
     fleet: Fleet | None = None,
     sample_s: float = 0.0,
+    speculation: Speculation | None = None,
+    ranks: int = 1,
+    shared_experts: bool = False,
 ) -> Run:
     """Play `requests` on a fleet of equal replicas: `replicas` behind a round-robin router, or any `fleet`.
 
@@ -148,27 +76,38 @@ def simulate(
     `sample_s` the state is sampled so often (more coarsely where a run would take more than 4,096 samples). The same
     input gives the same bits.
 
+    `speculation`, `ranks` > 1 (attention-DP ranks of a replica, each with `limits` of its own; `shared_experts`: their
+    experts see the tokens of all), requests with priorities and `long_prefill_token_threshold` are played step
+    by step (see explicit.py), which takes about ten times as long.
+
     ValueError for a table smaller than the limits, fewer clients than replicas or an arrival before 0;
-    UnsupportedError for an arrival after LATEST_ARRIVAL_S, requests of 2**31 tokens, or prefix caching without
-    block ids.
+    UnsupportedError for an arrival after LATEST_ARRIVAL_S, requests of 2**31 tokens, prefix caching without block ids,
+    or what is played step by step behind a router that looks at the replicas.
     """
     fleet = fleet or Fleet(replicas=replicas)
     _check(requests, table, limits, fleet, clients)
+    if speculation or ranks > 1 or limits.long_prefill_token_threshold or requests.priority is not None:
+        from trilemma.sim.stepwise import simulate_stepwise
+
+        return simulate_stepwise(
+            requests, table, limits, fleet,
+            clients=clients, sample_s=sample_s, speculation=speculation, ranks=ranks, shared_experts=shared_experts,
+        )  # fmt: skip
     setup = set_up(requests, table, limits, fleet, clients=clients, sample_s=sample_s)
     kernel.run(setup.rules, setup.prices, setup.load, setup.out, setup.state)
     out, totals = setup.out, setup.out.totals
-    arrival_s = _seconds(setup.load.arrival)
-    queued_s = _seconds(out.start)
+    arrival_s = seconds(setup.load.arrival)
+    queued_s = seconds(out.start)
     queued_s -= arrival_s
     timings = Timings(
         arrival_s=arrival_s,
-        first_token_s=_seconds(out.first),
-        done_s=_seconds(out.done),
+        first_token_s=seconds(out.first),
+        done_s=seconds(out.done),
         prompt_tokens=requests.prompt_tokens,
         output_tokens=requests.output_tokens,
         preemptions=out.preempted.astype(np.int64),
         recomputed_tokens=out.lost.astype(np.int64),
-        itl_edges_s=_edges_s(),
+        itl_edges_s=edges_s(),
         itl_counts=out.histogram,
     )
     busy_ps = totals[:, [layout.PREFILL_PS, layout.DECODE_PS]].sum(axis=0)

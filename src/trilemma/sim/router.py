@@ -2,11 +2,48 @@
 
 import numpy as np
 
-from trilemma.sim.compiled import inner
 from trilemma.sim import blocks as cache
 from trilemma.sim.coming import answered, never_fits, unschedule
+from trilemma.sim.compiled import inner
 from trilemma.sim.draws import splitmix64
-from trilemma.sim.layout import *
+from trilemma.sim.layout import (
+    AFTER,
+    BASE,
+    COMPUTED,
+    ENDED,
+    ENDED_AT,
+    FAIL,
+    FAILED,
+    FAR,
+    FINISH,
+    HALTED,
+    HEAD,
+    HOMELESS,
+    HOMELESS_END,
+    LEAST_OUTSTANDING,
+    MID_STEP,
+    NEXT_ARRIVAL,
+    NEXT_CHANGE,
+    NEXT_EVENT,
+    NO_REPLICA,
+    NOW,
+    OUTSTANDING,
+    PARTIAL_DONE,
+    POWER_OF_TWO,
+    PREFIX_AWARE,
+    QUEUE,
+    QUEUE_END,
+    READY,
+    REFUSED,
+    REQUEST,
+    ROUTED,
+    SENT,
+    SERVING,
+    SESSION_STICKY,
+    STACK,
+    STEP,
+    WAITING_ANSWERS,
+)
 
 
 @inner
@@ -105,7 +142,16 @@ def _send(rules, load, out, state, request, at):
             events[HOMELESS_END] = request
     else:
         out.replica[request] = target
-        if never_fits(rules.policy, rules.page, rules.blocks, rules.max_new, rules.whole_prompts, rules.max_tokens, load.prompt[request], load.output[request]):
+        if never_fits(
+            rules.policy,
+            rules.page,
+            rules.blocks,
+            rules.max_new,
+            rules.whole_prompts,
+            rules.max_tokens,
+            load.prompt[request],
+            load.output[request],
+        ):
             out.totals[target, REFUSED] += 1
             answered(rules, load, state, request, at)
         else:

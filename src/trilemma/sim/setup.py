@@ -34,6 +34,8 @@ def prefix_chains(
 ) -> tuple[IntArray, npt.NDArray[np.uint32], npt.NDArray[np.int32]]:
     """(offsets (n,), ids (m,), usable units (n,)) of the requests' prefix chains, ids as dense ranks.
 
+    A chain is of use up to its first id that it has named before: no hash of a prefix comes twice.
+
     UnsupportedError where the requests name no prefix blocks, or ones that do not fit the engine's.
     """
     if requests.block_offsets is None or requests.block_ids is None:
@@ -51,11 +53,13 @@ def prefix_chains(
     units = np.minimum(np.diff(offsets), tokens // unit).astype(np.int32)
     if ids.size and (ids.min() < 0 or ids.max() >= 4 * ids.size):
         _, ids = np.unique(ids, return_inverse=True)
-    return offsets[:-1], ids.astype(np.uint32), units
+    ranks = ids.astype(np.uint32)
+    blocks.cut_at_repeats(offsets, ranks, units, np.full(int(ranks.max(initial=0)) + 1, -1, np.int32))
+    return offsets[:-1], ranks, units
 
 
 def followers(requests: Requests) -> tuple[IntArray, IntArray]:
-    """(successor (n,), think_ps (n,)): who follows a request's answer, -1 for nobody, and how long a request waits for its user to think."""
+    """(successor (n,), think_ps (n,)): who follows a request's answer (-1: nobody), its user's time to think."""
     n = len(requests)
     successor, think_ps = np.full(n, -1, np.int64), np.zeros(n, np.int64)
     if requests.session is None or requests.think_s is None:
@@ -192,7 +196,10 @@ def set_up(
         totals=np.zeros((replicas, layout.TOTALS), np.int64),
         samples=np.zeros((replicas, SAMPLE_ROWS if sample_s else 0, 8), np.int64),
     )  # fmt: skip
-    state = _state(requests, table, limits, fleet, rules, queue, int(chain_ids.max(initial=0)) + 1, sample_s)
+    state = _state(
+        requests, table, limits, fleet,
+        rules=rules, queue=queue, units=int(chain_ids.max(initial=0)) + 1, sample_s=sample_s,
+    )  # fmt: skip
     events, last_ready = _events(fleet) if not dealt else (np.zeros((3, 0), np.int64), 0)
     state = state._replace(
         event_ps=events[0], event_kind=events[1], event_replica=events[2], first_arrivals=first_arrivals,
@@ -209,6 +216,7 @@ def _state(
     table: StepTable,
     limits: EngineLimits,
     fleet: Fleet,
+    *,
     rules: layout.Rules,
     queue: IntArray,
     units: int,
