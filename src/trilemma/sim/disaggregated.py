@@ -11,27 +11,32 @@ token is an option, and the client gets it after the transfer either way, so TTF
   (`serve/openai_disagg_service.py`): the prefill side samples it, it travels with the KV and is sent to the client when
   the transfer ends. The decode side goes on with the second one; a request of one token ends with its transfer.
 
-Without back-pressure the pools feed forward: blocks of a prompt are free when it is computed, its transfer begins at
-once, a request comes to the decode pool when its KV is there (order: end of transfer, then index), and takes seat and
-blocks together. In an open loop the prefill pool then runs on the event-skipping kernel, and decode replicas after it.
+Without back-pressure the pools feed forward: blocks of a prompt are free when it is computed, its KV goes to the link
+at once, a request comes to the decode pool when its KV is there (order: end of transfer, then index), and takes seat
+and blocks together. In an open loop the prefill pool then runs on the event-skipping kernel, and decode replicas after.
 
 With back-pressure both pools run on one clock:
 
 - A computed prompt is routed to a decode replica and queues there; its prefill seat is free, its blocks stay held.
 - The decode scheduler starts transfers where vLLM's does, when it plans a step (an idle engine plans at once): in
   order, while a seat is free (none is held while loading), the step has tokens left and the blocks of the prompt (and
-  of its first generated token, where prefill sampled that) are free. They are taken then. The first that does not fit
-  ends admissions. A step that preempted starts none.
-- When the transfer ends, the prefill blocks are free, and the request waits for a seat, before those that were preempted
-  and those that still have to load. A step's admissions take, in this order: loaded, preempted, coming requests.
+  of its first generated token, where prefill sampled that) are free. They are taken then, and the prompt's KV goes to
+  the link. The first that does not fit ends admissions. A step that preempted starts none.
+- When the transfer ends, the prefill blocks are free, and the request waits for a seat, before those that were
+  preempted and those that have still to load. A step's admissions take, in this order: loaded, preempted, coming ones.
 - A preempted request loses its KV and is computed again on its decode replica. Blocks of loading requests are not taken
   from them; an engine that preempted all it had plans again at once.
 
 So a full decode pool holds prefill blocks, and full prefill blocks stop prefill. TensorRT-LLM and SGLang reserve
-more or earlier than this (SGLang before prefill starts); that is not played. What happens at one time happens in this
-order: steps end, transfers end, computed prompts are routed (by index), decode replicas plan, requests arrive (by
-index), prefill replicas plan. With asynchronous scheduling a planning knows what had happened when the step before it
-began, transfers included. Requests that could never fit either pool are refused before routing and take no turn.
+more or earlier than this (SGLang before prefill starts); that is not played.
+
+A link serves in the order in which it gets KV to send. With `overlap` it gets what a prompt found in the prefix cache
+when the prompt's first step begins, every chunk but the last when its step ends, and the last as above.
+
+What happens at one time happens in this order: steps end, transfers end, computed prompts are routed (by index), decode
+replicas plan, requests arrive (by index), prefill replicas plan. With asynchronous scheduling a planning knows what had
+happened when the step before it began, transfers included. Requests that could never fit either pool are refused before
+routing and take no turn.
 """
 
 from dataclasses import dataclass
@@ -88,14 +93,14 @@ class DisaggregatedRun(Run):
     """A run of both pools; what a Run says, of the whole.
 
     `timings` are the client's: TTFT includes the transfer. `queued_s` and `wait_reason` are of the prefill side,
-    `replica` who decoded (numbered within the decode pool; -1: nobody). `replicas`, `steps` and `mean_running` count both
-    pools, `prefill_s` is all busy time of the prefill pool and `decode_s` of the decode pool (the pools' accelerators
-    may differ: multiply each by its own), `peak_kv_share` is of the fuller pool.
+    `replica` who decoded (numbered within the decode pool; -1: nobody). `replicas`, `steps` and `mean_running` count
+    both pools, `prefill_s` is all busy time of the prefill pool and `decode_s` of the decode pool (the pools'
+    accelerators may differ: multiply each by its own), `peak_kv_share` is of the fuller pool.
 
     (n,) each, NaN or -1 where a request never got there: `prefill_replica`, `prefill_done_s` (on the clock of
-    `timings`), `transfer_wait_s` from there until the transfer began, `transfer_s`, `decode_wait_s` from its end to the
-    first step on the decode side. The wait for blocks or a seat on the decode side is in `transfer_wait_s` with
-    back-pressure and in `decode_wait_s` without.
+    `timings`), `transfer_wait_s` from there until its first byte leaves (the last chunk's with overlap), `transfer_s`
+    until the last one is there, `decode_wait_s` from then to the first step on the decode side. `transfer_wait_s` is
+    the wait for the link and, with back-pressure, for the decode side's blocks; without, that is in `decode_wait_s`.
     """
 
     prefill_pool: PoolRun
@@ -112,9 +117,10 @@ def simulate_disaggregated(
 ) -> DisaggregatedRun:
     """Play `requests` on a prefill pool and a decode pool.
 
-    Open loop by default; requests with think times follow the answers of their session. With `clients` > 0 the loop is
-    closed: all start at 0, each sends its next request when its last one is answered or refused, and arrival_s and think
-    times are ignored. Clients are shared by all replicas. The same input gives the same bits.
+    With `back_pressure` a prompt's prefill blocks stay held until its decode replica has them; without, the pools feed
+    forward. Open loop by default; requests with think times follow the answers of their session. With `clients` > 0 the
+    loop is closed: all start at 0, each sends its next request when its last one is answered or refused, arrival_s and
+    think times are ignored, and clients are shared by all replicas. The same input gives the same bits.
 
     ValueError for an arrival before 0 or a transfer of more than LONGEST_TRANSFER_S; UnsupportedError for an arrival
     after LATEST_ARRIVAL_S, requests of 2**31 tokens, priorities, or prefix caching without block ids.

@@ -26,7 +26,6 @@ from trilemma.sim.disaggregated_layout import (
     OUTSTANDING,
     QUEUE,
     QUEUE_END,
-    QUIET,
     READY,
     RECEIVER,
     RECEIVERS_DEALT,

@@ -160,6 +160,28 @@ def _free_late(state, seat0, late, page, free, seats_left):
 
 
 @inner
+def _context_ps(pool, decodes, base_sum, young, young_base, step):
+    """What the contexts of all decodes add to a step's time; a window's part as long as no more of them outgrow it."""
+    contexts = pool.prices.context_ps * (base_sum + decodes * (step + 1))
+    if pool.window > 0:
+        contexts += pool.prices.window_ps * (young_base + young * (step + 1) + pool.window * (decodes - young))
+    return contexts
+
+
+@inner
+def _steps_with_room(crossing, page0, page, decodes, free, step):
+    """How many steps from one on find the blocks they need."""
+    steps = free // decodes * page
+    left = free % decodes
+    for j in range(page):
+        left -= crossing[page0 + (-(step + j)) % page]
+        if left < 0:
+            break
+        steps += 1
+    return steps
+
+
+@inner
 def _seat(state, seat0, seats_left, request, head, tail):
     """A request sits down behind all others; (slot, head, tail)."""
     slots = state.slots
@@ -180,8 +202,8 @@ def _seat(state, seat0, seats_left, request, head, tail):
 def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
     """Play the steps of a replica that start before `until`; WAKE is before anything that others could see of the rest.
 
-    Requests come with the queue (QUEUE, by LINK), in order of `seen[:, rules.entry]`. A planning that finds room for the
-    first of them begins its transfer; the blocks are taken then, a seat when the transfer has ended.
+    Requests come with the queue (QUEUE, by LINK), in order of `seen[:, rules.entry]`. A planning that finds room for
+    the first of them begins its transfer; the blocks are taken then, a seat when the transfer has ended.
     """
     s, seen, notes, slots = receivers.scalars, out.seen, out.notes, receivers.slots
     totals, histogram, prices = out.receiver_totals, out.histogram, pool.prices
@@ -193,7 +215,6 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
     ring0, window0, seat0, page0 = r * ring_size, r * window_size, r * max_seqs, r * page
     token_ps, prefill_ps, decode_ps = prices.token_ps, prices.prefill_ps, prices.decode_ps
     sequence_ps, floor_ps = prices.sequence_ps, prices.floor_ps
-    context_ps, window_ps, pair_fp = prices.context_ps, prices.window_ps, prices.pair_fp
     crossing, prompt, output, entry = receivers.crossing, load.prompt, load.output, rules.entry
 
     head, tail, seats_left, free = s[r, HEAD], s[r, TAIL], s[r, SEATS_LEFT], s[r, FREE]
@@ -236,11 +257,10 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
             k = min(next_set(receivers.ring_bits, ring0 // WORD, ring_mask, step + 1), LONGEST_STRETCH)
             if k >= SHORTEST_STRETCH:
                 first = token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes]
-                first += context_ps * (base_sum + decodes * (step + 2))
-                slope = context_ps * decodes
+                first += _context_ps(pool, decodes, base_sum, young, young_base, step + 1)
+                slope = prices.context_ps * decodes
                 if window > 0:
-                    first += window_ps * (young_base + young * (step + 2) + window * (decodes - young))
-                    slope += window_ps * young
+                    slope += prices.window_ps * young
                     k = min(k, next_set(receivers.window_bits, window0 // WORD, window_mask, step + 1) + 1)
                 if first < floor_ps[decodes]:
                     if slope > 0:
@@ -248,15 +268,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                         slope = 0
                     first = floor_ps[decodes]
                 if decodes * (k // page + 1) > free:
-                    periods = free // decodes
-                    left = free - periods * decodes
-                    room = periods * page
-                    for j in range(page):
-                        left -= crossing[page0 + (-(step + 1 + j)) % page]
-                        if left < 0:
-                            break
-                        room += 1
-                    k = min(k, room)
+                    k = min(k, _steps_with_room(crossing, page0, page, decodes, free, step + 1))
                 horizon = until
                 if blocked == NOTHING and queue != -1:
                     horizon = min(horizon, seen[queue, entry])
@@ -269,10 +281,9 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                     k = min(k, first_reaching(first, slope, horizon - now))
                     total = k * first + slope * (k * (k - 1) // 2)
                 if k > 0:
-                    taken = decodes * (k // page)
+                    free -= decodes * (k // page)
                     for j in range(k % page):
-                        taken += crossing[page0 + (-(step + 1 + j)) % page]
-                    free -= taken
+                        free -= crossing[page0 + (-(step + 1 + j)) % page]
                     add_gaps(histogram, decodes, first, slope, k)
                     now += total
                     began = now - first - slope * (k - 1)
@@ -482,12 +493,9 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
         idle = False
 
         # C. The step runs.
-        context_part = np.int64(0)
-        if decodes > 0:
-            if window > 0:
-                young, young_base = _grown(receivers, window0, window_mask, step, window, young, young_base)
-                context_part = window_ps * (young_base + young * (step + 1) + window * (decodes - young))
-            context_part += context_ps * (base_sum + decodes * (step + 1))
+        if window > 0:
+            young, young_base = _grown(receivers, window0, window_mask, step, window, young, young_base)
+        context_part = _context_ps(pool, decodes, base_sum, young, young_base, step)
         duration = max(
             floor_ps[decodes + chunks],
             token_ps[prefill + decodes]
@@ -495,7 +503,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
             + decode_ps[decodes]
             + sequence_ps[decodes + finishing]
             + context_part
-            + ((pair_fp * pairs) >> FRACTION_BITS),
+            + ((prices.pair_fp * pairs) >> FRACTION_BITS),
         )
         end = now + duration
         decode_only = np.int64(0)
@@ -597,9 +605,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
             k = next_set(receivers.ring_bits, ring0 // WORD, ring_mask, step + 1) + 1
             if k <= LONGEST_STRETCH and decodes * (k // page + 1) <= free:
                 first = token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes]
-                first += context_ps * (base_sum + decodes * (step + 2))
-                if window > 0:
-                    first += window_ps * (young_base + young * (step + 2) + window * (decodes - young))
-                s[r, WAKE] = now + k * first + context_ps * decodes * (k * (k - 1) // 2)
+                first += _context_ps(pool, decodes, base_sum, young, young_base, step + 1)
+                s[r, WAKE] = now + k * first + prices.context_ps * decodes * (k * (k - 1) // 2)
                 if blocked != SEATS and loading != -1:
                     s[r, WAKE] = max(now, min(s[r, WAKE], seen[loading, READY]))

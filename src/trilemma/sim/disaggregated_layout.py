@@ -24,8 +24,8 @@ WAKE, OUTSTANDING, ENDED, ENDED_AT, NOW, BEGAN, SEATS_LEFT, FREE, QUEUE, QUEUE_E
 # planning (asynchronous scheduling: after it), until when its link is taken, and the chunk that it gets next and when.
 (PARTIAL, PARTIAL_DONE, SEEN_UNTIL, LATE_SEATS, LEAVING, LEAVING_END, TAKEN_UNTIL, CHUNK, CHUNK_AT) = range(12, 21)
 SENDER_SCALARS = 21
-# A decode replica also: the kernel's sums (see kernel.py), loads in flight or waiting for a seat, in order of the end of
-# their transfer, and blocks given back by transfers that ended, from when on.
+# A decode replica also: the kernel's sums (see kernel.py), loads in flight or waiting for a seat, in order of the end
+# of their transfer, and blocks given back by transfers that ended, from when on.
 (HEAD, TAIL, DECODES, BASE_SUM, STEP, STACK, UNFINISHED, DONE_TOKENS, TARGET, YOUNG, YOUNG_BASE, QUIET, LATE, LOADING,
  LOADING_END, FREED, FREED_AT) = range(12, 29)  # fmt: skip
 RECEIVER_SCALARS = 29

@@ -60,7 +60,7 @@ from trilemma.sim.stretch import pages_of
 
 @inner
 def leaves(notes, s, r, request, at):
-    """The blocks of a prefilled request are given back when the replica next plans; one with nothing to do plans now."""
+    """The blocks of a prefilled request are given back when the replica next plans: now if it has nothing to do."""
     notes[request, LEAVING_LINK] = -1
     if s[r, LEAVING] == -1:
         s[r, LEAVING] = request

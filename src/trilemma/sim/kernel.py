@@ -444,56 +444,45 @@ def run(rules, prices, load, out, state):
                         chunk -= chunk % rules.chunk_unit
                     if policy == VLLM:
                         chunk_need = pages_of(partial_done + chunk, page) - pages_of(partial_done, page)
-                if need + chunk_need > free:
+                while need + chunk_need > free:
+                    # The last admitted goes until the rest has the blocks it needs, as when they ask one by one.
                     evicted = True
-                    slot = head
-                    while slot != -1:
-                        wants = chunk_need if slot == partial else (1 if (slots[slot, BASE] + step) % page == 0 else 0)
-                        gone = False
-                        while free < wants:
-                            victim = tail
-                            request = slots[victim, REQUEST]
-                            if victim == partial:
-                                lost = partial_done
-                                held = pages_of(partial_done if policy == VLLM else partial_target, page)
-                                partial = -1
-                            else:
-                                lost = slots[victim, BASE] + step
-                                held = pages_of(lost, page)
-                                generated[request] = output[request] - (slots[victim, FINISH] - step + 1)
-                                out.done[request] = now  # its last token, until it ends
-                                base = slots[victim, BASE]
-                                crossing[page0 + base % page] -= 1
-                                base_sum -= base
-                                decodes -= 1
-                                _unring(state, victim, ring0, ring_mask)
-                                if window > 0 and window - 1 - base >= step:
-                                    young, young_base = _forget_young(
-                                        state, window0, window_mask, window - 1 - base, base, young, young_base
-                                    )
-                            if caching:
-                                held = _leave(load, state, nodes, where, unit, per_unit, victim, lost, held)
-                            free += held
-                            out.preempted[request] += 1
-                            out.lost[request] += lost
-                            totals[r, PREEMPTIONS] += 1
-                            link[request] = stack
-                            stack = request
-                            stacked += 1
-                            head, tail = _unlink(slots, victim, head, tail)
-                            state.seats[seat0 + seats_left] = victim
-                            seats_left += 1
-                            if victim == slot:
-                                gone = True
-                                break
-                        if gone:
-                            break
-                        free -= wants
-                        if caching:
-                            cache.allocate(nodes, wants)
-                        slot = slots[slot, AFTER]
-                    blocked = KV
-                else:
+                    victim = tail
+                    request = slots[victim, REQUEST]
+                    if victim == partial:
+                        lost = partial_done
+                        held = pages_of(partial_done if policy == VLLM else partial_target, page)
+                        partial = -1
+                        chunk_need = chunk = np.int64(0)
+                    else:
+                        base = slots[victim, BASE]
+                        lost = base + step
+                        held = pages_of(lost, page)
+                        if held * page == lost:
+                            need -= 1
+                        generated[request] = output[request] - (slots[victim, FINISH] - step + 1)
+                        out.done[request] = now  # its last token, until it ends
+                        crossing[page0 + base % page] -= 1
+                        base_sum -= base
+                        decodes -= 1
+                        _unring(state, victim, ring0, ring_mask)
+                        if window > 0 and window - 1 - base >= step:
+                            young, young_base = _forget_young(
+                                state, window0, window_mask, window - 1 - base, base, young, young_base
+                            )
+                    if caching:
+                        held = _leave(load, state, nodes, where, unit, per_unit, victim, lost, held)
+                    free += held
+                    out.preempted[request] += 1
+                    out.lost[request] += lost
+                    totals[r, PREEMPTIONS] += 1
+                    link[request] = stack
+                    stack = request
+                    stacked += 1
+                    head, tail = _unlink(slots, victim, head, tail)
+                    state.seats[seat0 + seats_left] = victim
+                    seats_left += 1
+                if need + chunk_need > 0:
                     free -= need + chunk_need
                     if caching:
                         cache.allocate(nodes, need + chunk_need)

@@ -55,7 +55,8 @@ class Transfer:
         [0, 16000000, 32000000]
         """
         moved = -(-tokens // self.block_tokens) * self.block_tokens
-        return np.rint(moved * self.bytes_per_token / self.bytes_per_s * PS_PER_S).astype(np.int64)
+        busy_ps: IntArray = np.rint(moved * self.bytes_per_token / self.bytes_per_s * PS_PER_S).astype(np.int64)
+        return busy_ps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ class Pool:
 
     def fits(self, tokens: IntArray) -> npt.NDArray[np.bool_]:
         """(n,) whether so many tokens can be computed on an empty replica."""
-        fits = -(-tokens // self.limits.block_tokens) <= self.limits.kv_blocks
+        fits: npt.NDArray[np.bool_] = -(-tokens // self.limits.block_tokens) <= self.limits.kv_blocks
         return fits if self.limits.chunked_prefill else fits & (tokens <= self.limits.max_num_batched_tokens)
 
 
@@ -114,6 +115,6 @@ class Pools:
             raise UnsupportedError("the decode pool gets every prompt from the prefill pool: it has no prefix cache")
 
     def fits(self, requests: Requests) -> npt.NDArray[np.bool_]:
-        """(n,) whether a request can run to its end on empty replicas, thrown out of its decode seat at the worst time."""
+        """(n,) whether a request can run to its end on empty replicas, even thrown out just before its last token."""
         longest = requests.prompt_tokens + requests.output_tokens - 1
         return self.prefill.fits(requests.prompt_tokens) & self.decode.fits(longest)
