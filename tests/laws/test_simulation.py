@@ -13,7 +13,12 @@ from tests.sim.cases import (
     FLEET,
     PLENTY_OF_BLOCKS,
     PREFIX,
+    PRIORITIES,
+    RANKS,
     SESSIONS,
+    SHARED_EXPERTS,
+    SPECULATION,
+    THRESHOLD,
     Case,
     constant_table,
     feature_cases,
@@ -33,6 +38,7 @@ from trilemma.workload.requests import Requests
 law = settings(max_examples=150, deadline=None)
 S = 10**9  # a constant step of 1 ms
 NEVER = float("inf")
+STEP_BY_STEP = (THRESHOLD, PRIORITIES, SPECULATION, RANKS, SHARED_EXPERTS)  # what the explicit kernel plays
 ONE_AFTER_ANOTHER = (Policy.VLLM, Policy.TRTLLM_NO_EVICT, Policy.TRTLLM_MAX_UTILIZATION)  # decodes never stand still
 
 
@@ -48,6 +54,14 @@ def alone(features=(PREFIX, SESSIONS, ASYNC), clients=CLIENTS):
     return a_case(features, clients)
 
 
+@st.composite
+def any_case(draw, clients=CLIENTS):
+    """A case of anything there is."""
+    if draw(st.integers(0, 2)):
+        return draw(a_case(clients=clients))
+    return draw(a_case((PREFIX, SESSIONS, ASYNC), clients, always=draw(st.sampled_from(STEP_BY_STEP))))
+
+
 def roomy(case: Case) -> Case:
     """Memory for everyone: nothing is evicted."""
     return replace(case, limits=replace(case.limits, kv_blocks=PLENTY_OF_BLOCKS))
@@ -55,7 +69,15 @@ def roomy(case: Case) -> Case:
 
 def play(case: Case, fleet: Fleet | None = None, sample_s: float = 0.0) -> Run:
     return simulate(
-        case.requests, case.table, case.limits, clients=case.clients, fleet=fleet or case.fleet, sample_s=sample_s
+        case.requests,
+        case.table,
+        case.limits,
+        clients=case.clients,
+        fleet=fleet or case.fleet,
+        sample_s=sample_s,
+        speculation=case.speculation,
+        ranks=case.ranks,
+        shared_experts=case.shared_experts,
     )
 
 
@@ -109,20 +131,20 @@ def pages(tokens, limits: EngineLimits):
     return -(-tokens // limits.block_tokens)
 
 
-def never_fit(requests: Requests, limits: EngineLimits) -> np.ndarray:
+def never_fit(requests: Requests, limits: EngineLimits, drafts: int = 0) -> np.ndarray:
     """(n,) what can never run to its end on an empty engine, from what each engine holds for a request at the most."""
     prompt, output = requests.prompt_tokens, requests.output_tokens
     new = np.maximum(output, limits.max_new_tokens)
     computed = prompt + output - 1  # the last token is not computed again
     at_once = computed  # evicted just before its last token it comes back as one prompt
     if limits.policy is Policy.SGLANG:
-        too_large = prompt + new + limits.block_tokens >= limits.kv_blocks * limits.block_tokens
+        too_large = prompt + new + drafts + limits.block_tokens >= limits.kv_blocks * limits.block_tokens
         at_once = pages(computed, limits) * limits.block_tokens
     elif limits.policy is Policy.TRTLLM_NO_EVICT:
-        too_large = pages(prompt + new, limits) > limits.kv_blocks
+        too_large = pages(prompt + new + drafts, limits) > limits.kv_blocks
         at_once = prompt
     else:
-        too_large = pages(computed, limits) > limits.kv_blocks
+        too_large = pages(computed + drafts, limits) > limits.kv_blocks
     return too_large | (not limits.chunked_prefill) & (at_once > limits.max_num_batched_tokens)
 
 
@@ -137,21 +159,22 @@ def most_at_once(begin: np.ndarray, end: np.ndarray, weight: np.ndarray) -> int:
 
 
 @law
-@given(a_case())
+@given(any_case())
 def test_every_request_is_finished_refused_or_lost_when_the_run_ends(case):
     run = play(case)
     finished = run.timings.finished
+    too_large = never_fit(case.requests, case.limits, case.speculation.draft_tokens if case.speculation else 0)
     assert finished.sum() + run.refused + run.failed == len(case.requests)
-    assert not (finished & never_fit(case.requests, case.limits)).any()
+    assert not (finished & too_large).any()
     assert np.isnan(run.timings.first_token_s[~finished]).all()
     if not case.fleet.changes:
-        np.testing.assert_array_equal(finished, ~never_fit(case.requests, case.limits))
+        np.testing.assert_array_equal(finished, ~too_large)
         assert np.isnan(run.queued_s[~finished]).all()
         assert run.failed == 0
 
 
 @law
-@given(a_case())
+@given(any_case())
 def test_time_runs_forward(case):
     run = play(case)
     kept = run.timings.finished
@@ -164,7 +187,7 @@ def test_time_runs_forward(case):
 
 
 @law
-@given(a_case())
+@given(any_case())
 def test_no_request_comes_before_it_was_sent(case):
     run = play(case)
     arrival = arrival_ps(run)
@@ -174,7 +197,7 @@ def test_no_request_comes_before_it_was_sent(case):
 
 
 @law
-@given(a_case())
+@given(any_case())
 def test_every_token_asked_for_comes_out_once(case):
     """A request's tokens are its first and one per gap, preempted or not; what is lost with a replica came out too."""
     run = play(case)
@@ -214,7 +237,7 @@ def test_every_token_is_computed_once_and_again_after_an_eviction(case):
 
 
 @law
-@given(alone())
+@given(alone((PREFIX, SESSIONS, ASYNC, *STEP_BY_STEP)))
 def test_recomputed_tokens_come_from_evictions_alone(case):
     t = play(case).timings
     np.testing.assert_array_equal(t.recomputed_tokens > 0, t.preemptions > 0)
@@ -222,7 +245,7 @@ def test_recomputed_tokens_come_from_evictions_alone(case):
 
 
 @law
-@given(a_case())
+@given(any_case())
 def test_kv_never_exceeds_capacity_and_holds_the_longest_request(case):
     run = play(case)
     assert 0 <= run.peak_kv_share <= 1
@@ -254,7 +277,7 @@ def test_those_inside_together_fit_in_seats_and_memory(case):
 
 
 @law
-@given(a_case())
+@given(any_case())
 def test_nothing_is_evicted_where_memory_is_plenty_or_reserved(case):
     case = case if case.limits.policy is Policy.TRTLLM_NO_EVICT else roomy(case)
     assert not play(case).timings.preemptions.any()
@@ -276,7 +299,7 @@ def integral_inside(begin: np.ndarray, end: np.ndarray) -> tuple[int, int]:
 
 
 @law
-@given(a_case())
+@given(any_case())
 def test_littles_law_is_exact(case):
     """Time-average number x span = rate x mean time x span: the integral of the number inside is the sum of the times,
     to the picosecond; of those in the system and of those that wait."""
@@ -288,7 +311,7 @@ def test_littles_law_is_exact(case):
 
 
 @law
-@given(a_case())
+@given(any_case())
 def test_an_engine_is_busy_exactly_while_somebody_is_inside(case):
     """Busy and idle time are the span: no step without somebody, nobody inside without a step."""
     assume(not case.fleet.changes)
@@ -344,11 +367,24 @@ def test_requests_are_first_scheduled_in_the_order_they_came(case):
     assert (np.diff(start[start >= 0]) >= 0).all()
 
 
+@law
+@given(alone((), clients=(0,)), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_nobody_starts_before_one_of_higher_priority_that_waits(case, classes, seed):
+    """Nor before one of the same priority that came earlier."""
+    n = len(case.requests)
+    ranked = replace(case.requests, priority=np.random.default_rng(seed).integers(0, classes, n))
+    run = play(replace(case, requests=ranked))
+    start, arrival = times_ps(run)[0], arrival_ps(run)
+    for i in np.flatnonzero(start >= 0):
+        for j in np.flatnonzero((arrival <= start[i]) & (start > start[i])):
+            assert (ranked.priority[i], arrival[i], i) < (ranked.priority[j], arrival[j], j)
+
+
 # Invariance ----------------------------------------------------------------------------------------------------
 
 
 @law
-@given(a_case(), st.integers(2, 9))
+@given(any_case(), st.integers(2, 9))
 def test_scaling_arrivals_and_costs_scales_every_time(case, q):
     case = replace(case, table=whole(case.table))
     columns = ("token_ps", "prefill_ps", "decode_ps", "sequence_ps", "floor_ps", "context_ps", "window_ps", "pair_fp")
@@ -358,7 +394,10 @@ def test_scaling_arrivals_and_costs_scales_every_time(case, q):
         think = in_ps(later.think_s)
         later = replace(later, think_s=np.where(think < 0, np.nan, q * think / PS_PER_S))
     fleet = in_ps_of(case.fleet, lambda at: q * at)
-    one, many = play(case), play(replace(case, table=slower, requests=later, fleet=fleet))
+    slow = replace(case, table=slower, requests=later, fleet=fleet)
+    if case.speculation:
+        slow = replace(slow, speculation=replace(case.speculation, draft_ps=q * case.speculation.draft_ps))
+    one, many = play(case), play(slow)
     np.testing.assert_array_equal(times_ps(many), np.where(times_ps(one) < 0, -1, q * times_ps(one)))
     np.testing.assert_array_equal(arrival_ps(many), q * arrival_ps(one))
     np.testing.assert_array_equal(many.timings.preemptions, one.timings.preemptions)
@@ -367,7 +406,7 @@ def test_scaling_arrivals_and_costs_scales_every_time(case, q):
 
 
 @law
-@given(a_case(clients=(0,)), st.integers(1, 10**12))
+@given(any_case(clients=(0,)), st.integers(1, 10**12))
 def test_shifting_arrivals_shifts_every_time(case, later_ps):
     one = play(case)
     moved = at_ps(case.requests, in_ps(case.requests.arrival_s) + later_ps)
@@ -381,7 +420,7 @@ def test_shifting_arrivals_shifts_every_time(case, later_ps):
 
 
 @law
-@given(a_case())
+@given(any_case())
 def test_same_input_same_bits(case):
     arrival, prompt = case.requests.arrival_s.copy(), case.requests.prompt_tokens.copy()
     assert not different(play(case), play(case))
@@ -390,14 +429,14 @@ def test_same_input_same_bits(case):
 
 
 @law
-@given(a_case(), st.integers(1, 10**10))
+@given(any_case(), st.integers(1, 10**10))
 def test_looking_at_a_run_along_the_way_changes_nothing(case, sample_ps):
     """Samples cut the stretches of steps that are taken at once into shorter ones."""
     assert not different(play(case), play(case, sample_s=sample_ps / PS_PER_S), but=CUT)
 
 
 @law
-@given(alone((ASYNC,), clients=(0,)), st.integers(1, 10**9))
+@given(alone((ASYNC, THRESHOLD), clients=(0,)), st.integers(1, 10**9))
 def test_a_load_that_comes_again_when_it_is_done_fares_the_same_again(case, idle_ps):
     """What comes to an empty engine does not know what was before: a run can be cut where nobody is inside."""
     once, requests = play(case), case.requests
@@ -416,7 +455,7 @@ def test_a_load_that_comes_again_when_it_is_done_fares_the_same_again(case, idle
 
 
 @law
-@given(alone((PREFIX, ASYNC), clients=(0,)))
+@given(alone((PREFIX, ASYNC, THRESHOLD, PRIORITIES), clients=(0,)))
 def test_refused_requests_change_nothing_for_the_others(case):
     run = play(case)
     kept = run.timings.finished
@@ -429,7 +468,7 @@ def test_refused_requests_change_nothing_for_the_others(case):
 
 
 @law
-@given(alone((PREFIX, ASYNC), clients=(0, 6)), st.integers(1, 6))
+@given(alone((PREFIX, ASYNC, THRESHOLD), clients=(0, 6)), st.integers(1, 6))
 def test_round_robin_replicas_are_single_replicas_on_every_nth_request(case, replicas):
     together = play(case, Fleet(replicas=replicas))
     singles = []
@@ -529,7 +568,11 @@ def lasting(fleet: Fleet):
 @law
 @given(a_case((PREFIX, ASYNC, FLEET), always=SESSIONS))
 def test_a_turn_comes_when_its_user_has_thought_about_the_answer_before(case):
-    run, requests = play(case), case.requests
+    follow_up(case, play(case))
+
+
+def follow_up(case: Case, run: Run) -> None:
+    requests = case.requests
     arrival, done = arrival_ps(run), times_ps(run)[2]
     given_ps, think = in_ps(requests.arrival_s), in_ps(requests.think_s)
     before: dict[int, int] = {}
@@ -552,6 +595,12 @@ def test_a_session_stays_where_it_began(case):
     run = play(replace(case, fleet=Fleet(replicas=3, routing=Routing.SESSION_STICKY)))
     for session in np.unique(case.requests.session[case.requests.session >= 0]):
         assert np.unique(run.replica[case.requests.session == session]).size == 1
+
+
+@law
+@given(a_case((PREFIX, *STEP_BY_STEP), always=SESSIONS))
+def test_a_turn_follows_the_answer_before_whatever_the_engine(case):
+    follow_up(case, play(case))
 
 
 # Prefix caching ------------------------------------------------------------------------------------------------
@@ -908,9 +957,9 @@ def test_poisson_overload_is_served_at_the_saturation_rate(policy, load):
 
 
 @law
-@given(a_case((PREFIX, ASYNC, FLEET), clients=(1, 3, 8)))
+@given(any_case(clients=(1, 3, 8)))
 def test_a_closed_loop_never_has_more_inside_than_clients(case):
-    assume(not case.fleet.changes)
+    assume(case.clients and not case.fleet.changes)
     run = play(case)
     kept = run.timings.finished
     arrival, done = arrival_ps(run)[kept], times_ps(run)[2][kept]
@@ -918,9 +967,9 @@ def test_a_closed_loop_never_has_more_inside_than_clients(case):
 
 
 @law
-@given(a_case((PREFIX, ASYNC, FLEET), clients=(1, 3, 8)))
+@given(any_case(clients=(1, 3, 8)))
 def test_each_answer_of_a_closed_loop_sends_the_next_request(case):
-    assume(not case.fleet.changes)
+    assume(case.clients and not case.fleet.changes)
     run = play(case)
     kept = run.timings.finished
     arrival, done = arrival_ps(run)[kept], np.sort(times_ps(run)[2][kept])

@@ -49,9 +49,11 @@ def build(choose: Chooser, rng: np.random.Generator) -> Case:
     asynchronous = features & {"async"} if choose.between(0, 2) else frozenset()
     limits = engine(choose, asynchronous, Policy.VLLM, case.requests, seqs, page, None, crowded)
 
+    overlap = choose.between(0, 2) == 0
+    prompt_limits = replace(case.limits, reserve_full_isl=True) if overlap else case.limits
     pools = Pools(
         prefill=Pool(
-            table=case.table, limits=case.limits, replicas=choose.between(1, 3), routing=choose.one_of(POOL_ROUTING)
+            table=case.table, limits=prompt_limits, replicas=choose.between(1, 3), routing=choose.one_of(POOL_ROUTING)
         ),
         decode=Pool(
             table=table_of(rng, limits.max_num_batched_tokens, seqs),
@@ -65,7 +67,7 @@ def build(choose: Chooser, rng: np.random.Generator) -> Case:
             bytes_per_token=choose.one_of((0.0, 1.0, 1000.0)),
             block_tokens=choose.one_of((1, 1, 16)),
             one_at_a_time=choose.between(0, 2) > 0,
-            overlap=choose.between(0, 2) == 0,
+            overlap=overlap,
         ),
         first_token=choose.one_of(("prefill", "decode")),
     )
@@ -282,6 +284,8 @@ def test_transfers_of_one_replica_take_turns(case):
 @given(cases())
 def test_alone_a_request_waits_for_nothing(case):
     one = replace(case, requests=case.requests.take(slice(0, 1)), clients=0)
+    safe = replace(case.pools.prefill, limits=replace(case.pools.prefill.limits, reserve_full_isl=True))
+    one = with_pools(one, prefill=safe)
     whole_prompt = with_pools(one, transfer=replace(case.pools.transfer, overlap=False)).play()
     if whole_prompt.refused:
         return
@@ -450,6 +454,12 @@ def test_pools_that_are_not_played_are_refused():
     transfer = Transfer(bytes_per_token=1.0, bytes_per_s=1.0)
     with pytest.raises(UnsupportedError, match="prefix cache"):
         Pools(prefill=pool_of(), decode=pool_of(limits=limits_of(prefix_caching=True)), transfer=transfer)
+    with pytest.raises(UnsupportedError, match="reserve_full_isl"):
+        Pools(
+            prefill=pool_of(limits=limits_of(reserve_full_isl=False)),
+            decode=pool_of(),
+            transfer=replace(transfer, overlap=True),
+        )
     with pytest.raises(ValueError, match="sampled by"):
         Pools(prefill=pool_of(), decode=pool_of(), transfer=transfer, first_token="router")
 

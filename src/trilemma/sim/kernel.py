@@ -100,6 +100,8 @@ from trilemma.sim.layout import (
 )
 from trilemma.sim.stretch import add_gaps, bin_of, first_reaching, next_set, pages_of
 
+U = np.uint64  # an index that is not negative: numba then leaves out its test for that
+
 
 @inner
 def _sample(state, out, r, now, running, used, preempted):
@@ -162,15 +164,15 @@ def _register(load, state, nodes, where, unit, per_unit, slot, tokens):
 @inner
 def _unlink(slots, slot, head, tail):
     """Take a slot out of the admission order; the new (head, tail)."""
-    prv, nxt = slots[slot, BEFORE], slots[slot, AFTER]
+    prv, nxt = slots[U(slot), BEFORE], slots[U(slot), AFTER]
     if prv == -1:
         head = nxt
     else:
-        slots[prv, AFTER] = nxt
+        slots[U(prv), AFTER] = nxt
     if nxt == -1:
         tail = prv
     else:
-        slots[nxt, BEFORE] = prv
+        slots[U(nxt), BEFORE] = prv
     return head, tail
 
 
@@ -178,16 +180,16 @@ def _unlink(slots, slot, head, tail):
 def _unring(state, slot, ring0, ring_mask):
     """Take a decode out of the ring of finish steps."""
     slots = state.slots
-    nxt, prv = slots[slot, RING_NEXT], slots[slot, RING_PREV]
+    nxt, prv = slots[U(slot), RING_NEXT], slots[U(slot), RING_PREV]
     if nxt != -1:
-        slots[nxt, RING_PREV] = prv
+        slots[U(nxt), RING_PREV] = prv
     if prv != -1:
-        slots[prv, RING_NEXT] = nxt
+        slots[U(prv), RING_NEXT] = nxt
     else:
-        bucket = slots[slot, FINISH] & ring_mask
-        state.ring[ring0 + bucket] = nxt
+        bucket = slots[U(slot), FINISH] & ring_mask
+        state.ring[U(ring0 + bucket)] = nxt
         if nxt == -1:
-            state.ring_bits[(ring0 + bucket) // WORD] &= ~(1 << (bucket & (WORD - 1)))
+            state.ring_bits[U((ring0 + bucket) // WORD)] &= ~(1 << (bucket & (WORD - 1)))
 
 
 @inner
@@ -233,7 +235,7 @@ def _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left):
         if caching:
             held = _leave(load, state, nodes, where, unit, per_unit, slot, context, held)
         free += held
-        state.seats[seat0 + seats_left] = slot
+        state.seats[U(seat0 + seats_left)] = slot
         seats_left += 1
     return free, seats_left
 
@@ -245,13 +247,13 @@ def _least_decoded(slots, head, output, prompt):
     fewest = longest = np.int64(0)
     slot = head
     while slot != -1:
-        if slots[slot, FINISH] != -1:
-            request = slots[slot, REQUEST]
-            decoded = output[request] - slots[slot, FINISH]  # less the step, the same for all
-            better = victim == -1 or decoded < fewest or (decoded == fewest and prompt[request] >= longest)
+        if slots[U(slot), FINISH] != -1:
+            request = slots[U(slot), REQUEST]
+            decoded = output[U(request)] - slots[U(slot), FINISH]  # less the step, the same for all
+            better = victim == -1 or decoded < fewest or (decoded == fewest and prompt[U(request)] >= longest)
             if better:
-                victim, fewest, longest = slot, decoded, prompt[request]
-        slot = slots[slot, AFTER]
+                victim, fewest, longest = slot, decoded, prompt[U(request)]
+        slot = slots[U(slot), AFTER]
     return victim
 
 
@@ -261,12 +263,12 @@ def _ratio_left(slots, head, output, max_new, step):
     decoded = new = decodes = np.int64(0)
     slot = head
     while slot != -1:
-        if slots[slot, FINISH] != -1:
-            request = slots[slot, REQUEST]
-            decoded += output[request] - (slots[slot, FINISH] - step + 1)
-            new += max(output[request], max_new)
+        if slots[U(slot), FINISH] != -1:
+            request = slots[U(slot), REQUEST]
+            decoded += output[U(request)] - (slots[U(slot), FINISH] - step + 1)
+            new += max(output[U(request)], max_new)
             decodes += 1
-        slot = slots[slot, AFTER]
+        slot = slots[U(slot), AFTER]
     return min(1_000_000, (decoded + RETRACT_HEADROOM * decodes) * 1_000_000 // (new + 1))
 
 
@@ -331,7 +333,7 @@ def run(rules, prices, load, out, state):
 
         while True:
             if late > 0 and now <= until:
-                idle_now = head == -1 and stack == -1 and (queue == -1 or entry[queue] > now) and now < until
+                idle_now = head == -1 and stack == -1 and (queue == -1 or entry[U(queue)] > now) and now < until
                 if idle_now or not rules.asynchronous:
                     free, seats_left = _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left)
                     late = 0
@@ -344,47 +346,47 @@ def run(rules, prices, load, out, state):
             if head == -1 and stack == -1:
                 if queue == -1:
                     break
-                if entry[queue] > now:
-                    if entry[queue] >= until:
+                if entry[U(queue)] > now:
+                    if entry[U(queue)] >= until:
                         break
-                    if next_sample <= entry[queue]:
-                        _sample(state, out, r, entry[queue], 0, 0, 0)
+                    if next_sample <= entry[U(queue)]:
+                        _sample(state, out, r, entry[U(queue)], 0, 0, 0)
                         next_sample = s[r, NEXT_SAMPLE]
-                    now = entry[queue]
+                    now = entry[U(queue)]
                     planned_at = now
                     ratio = rules.ratio_first
             if now >= until:
                 break
 
             # Steps that decide nothing, taken at once.
-            if quiet and decodes > 0 and (blocked != NOTHING or queue == -1 or entry[queue] > now):
+            if quiet and decodes > 0 and (blocked != NOTHING or queue == -1 or entry[U(queue)] > now):
                 k = min(next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1), LONGEST_STRETCH)
                 if k >= SHORTEST_STRETCH:
-                    first = token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes]
+                    first = token_ps[U(decodes)] + decode_ps[U(decodes)] + sequence_ps[U(decodes)]
                     first += context_ps * (base_sum + decodes * (step + 2))
                     slope = context_ps * decodes
                     if window > 0:
                         first += window_ps * (young_base + young * (step + 2) + window * (decodes - young))
                         slope += window_ps * young
                         k = min(k, next_set(state.window_bits, window0 // WORD, window_mask, step + 1) + 1)
-                    if first < floor_ps[decodes]:
+                    if first < floor_ps[U(decodes)]:
                         if slope > 0:
-                            k = min(k, (floor_ps[decodes] - first) // slope + 1)
+                            k = min(k, (floor_ps[U(decodes)] - first) // slope + 1)
                             slope = 0
-                        first = floor_ps[decodes]
+                        first = floor_ps[U(decodes)]
                     if policy != NO_EVICT and decodes * (k // page + 1) > free:
                         periods = free // decodes
                         left = free - periods * decodes
                         room = periods * page
                         for j in range(page):
-                            left -= crossing[page0 + (-(step + 1 + j)) % page]
+                            left -= crossing[U(page0 + (-(step + 1 + j)) % page)]
                             if left < 0:
                                 break
                             room += 1
                         k = min(k, room)
                     horizon = min(until, next_sample)
                     if blocked == NOTHING and queue != -1:
-                        horizon = min(horizon, entry[queue])
+                        horizon = min(horizon, entry[U(queue)])
                     total = k * first + slope * (k * (k - 1) // 2)
                     if k > 0 and total >= horizon - now:
                         k = min(k, first_reaching(first, slope, horizon - now))
@@ -396,7 +398,7 @@ def run(rules, prices, load, out, state):
                         if policy != NO_EVICT:
                             taken = decodes * (k // page)
                             for j in range(k % page):
-                                taken += crossing[page0 + (-(step + 1 + j)) % page]
+                                taken += crossing[U(page0 + (-(step + 1 + j)) % page)]
                             free -= taken
                             if caching:
                                 cache.allocate(nodes, taken)
@@ -434,11 +436,11 @@ def run(rules, prices, load, out, state):
             if policy != SGLANG:
                 # A. Running requests, in the order of their admission: a token for every decode, what is left for the
                 # one unfinished prompt, which is the last of them.
-                need = crossing[page0 + (-step) % page] if policy != NO_EVICT else 0
+                need = crossing[U(page0 + (-step) % page)] if policy != NO_EVICT else 0
                 chunk = np.int64(0)
                 chunk_need = np.int64(0)
                 if partial != -1:
-                    slots[partial, COMPUTED] = partial_done
+                    slots[U(partial), COMPUTED] = partial_done
                     chunk = min(partial_target - partial_done, budget)
                     if chunk < partial_target - partial_done and rules.chunk_unit > 1:
                         chunk -= chunk % rules.chunk_unit
@@ -448,21 +450,21 @@ def run(rules, prices, load, out, state):
                     # The last admitted goes until the rest has the blocks it needs, as when they ask one by one.
                     evicted = True
                     victim = tail
-                    request = slots[victim, REQUEST]
+                    request = slots[U(victim), REQUEST]
                     if victim == partial:
                         lost = partial_done
                         held = pages_of(partial_done if policy == VLLM else partial_target, page)
                         partial = -1
                         chunk_need = chunk = np.int64(0)
                     else:
-                        base = slots[victim, BASE]
+                        base = slots[U(victim), BASE]
                         lost = base + step
                         held = pages_of(lost, page)
                         if held * page == lost:
                             need -= 1
-                        generated[request] = output[request] - (slots[victim, FINISH] - step + 1)
-                        out.done[request] = now  # its last token, until it ends
-                        crossing[page0 + base % page] -= 1
+                        generated[U(request)] = output[U(request)] - (slots[U(victim), FINISH] - step + 1)
+                        out.done[U(request)] = now  # its last token, until it ends
+                        crossing[U(page0 + base % page)] -= 1
                         base_sum -= base
                         decodes -= 1
                         _unring(state, victim, ring0, ring_mask)
@@ -473,14 +475,14 @@ def run(rules, prices, load, out, state):
                     if caching:
                         held = _leave(load, state, nodes, where, unit, per_unit, victim, lost, held)
                     free += held
-                    out.preempted[request] += 1
-                    out.lost[request] += lost
+                    out.preempted[U(request)] += 1
+                    out.lost[U(request)] += lost
                     totals[r, PREEMPTIONS] += 1
-                    link[request] = stack
+                    link[U(request)] = stack
                     stack = request
                     stacked += 1
                     head, tail = _unlink(slots, victim, head, tail)
-                    state.seats[seat0 + seats_left] = victim
+                    state.seats[U(seat0 + seats_left)] = victim
                     seats_left += 1
                 if need + chunk_need > 0:
                     free -= need + chunk_need
@@ -496,9 +498,9 @@ def run(rules, prices, load, out, state):
                     if caching and policy == VLLM:
                         _register(load, state, nodes, where, unit, per_unit, partial, partial_done)
                     if partial_done == partial_target:
-                        state.completing[finishing] = partial
+                        state.completing[U(finishing)] = partial
                         finishing += 1
-                        slots[partial, BASE] = partial_target
+                        slots[U(partial), BASE] = partial_target
                         partial = -1
 
                 # B. Waiting requests, in order, unless the step preempted.
@@ -507,7 +509,7 @@ def run(rules, prices, load, out, state):
                         request = stack
                     else:
                         request = queue
-                        if request == -1 or entry[request] > visible:
+                        if request == -1 or entry[U(request)] > visible:
                             break
                         if never_fits(
                             policy,
@@ -516,11 +518,11 @@ def run(rules, prices, load, out, state):
                             rules.max_new,
                             rules.whole_prompts,
                             max_tokens,
-                            prompt[request],
-                            output[request],
+                            prompt[U(request)],
+                            output[U(request)],
                         ):
                             totals[r, REFUSED] += 1
-                            queue = link[request]
+                            queue = link[U(request)]
                             continue
                     if seats_left == 0:
                         blocked = SEATS
@@ -528,7 +530,7 @@ def run(rules, prices, load, out, state):
                     if partial != -1 or budget == 0:
                         blocked = TOKENS
                         break
-                    target = prompt[request] + generated[request]
+                    target = prompt[U(request)] + generated[U(request)]
                     hits = idle = hit = np.int64(0)
                     if caching and load.chain_units[request] > 0:
                         hits, idle = cache.lookup(
@@ -547,7 +549,7 @@ def run(rules, prices, load, out, state):
                                 blocked = TOKENS
                                 break
                     if policy == NO_EVICT:
-                        wants = pages_of(prompt[request] + max(output[request], rules.max_new), page)
+                        wants = pages_of(prompt[U(request)] + max(output[U(request)], rules.max_new), page)
                     elif policy == MAX_UTILIZATION:
                         wants = pages_of(target, page)
                     else:
@@ -557,46 +559,46 @@ def run(rules, prices, load, out, state):
                         blocked = KV
                         break
                     if stack != -1:
-                        stack = link[request]
+                        stack = link[U(request)]
                         stacked -= 1
                     else:
-                        queue = link[request]
+                        queue = link[U(request)]
                     free -= wants - (hits - idle) * per_unit
                     budget -= chunk
                     prefill += chunk
                     pairs += chunk * (2 * hit + chunk + 1)
                     chunks += 1
                     seats_left -= 1
-                    slot = state.seats[seat0 + seats_left]
-                    slots[slot, REQUEST] = request
-                    slots[slot, FINISH] = -1
-                    slots[slot, COMPUTED] = hit
-                    slots[slot, BEFORE] = tail
-                    slots[slot, AFTER] = -1
+                    slot = state.seats[U(seat0 + seats_left)]
+                    slots[U(slot), REQUEST] = request
+                    slots[U(slot), FINISH] = -1
+                    slots[U(slot), COMPUTED] = hit
+                    slots[U(slot), BEFORE] = tail
+                    slots[U(slot), AFTER] = -1
                     if tail == -1:
                         head = slot
                     else:
-                        slots[tail, AFTER] = slot
+                        slots[U(tail), AFTER] = slot
                     tail = slot
                     if caching:
                         admissions += 1
                         state.admitted[slot] = admissions
-                        slots[slot, UNITS] = hits
+                        slots[U(slot), UNITS] = hits
                         if hits > 0:
                             cache.acquire(nodes, where, load.chain_ids, state.held, load.chain_offsets[request], hits)
                         cache.allocate(nodes, wants - hits * per_unit)
                         if policy == VLLM:
                             _register(load, state, nodes, where, unit, per_unit, slot, hit + chunk)
-                    if out.start[request] < 0:
-                        out.start[request] = now
+                    if out.start[U(request)] < 0:
+                        out.start[U(request)] = now
                         if caching:
                             out.hits[request] = hit
-                        if was_blocked != NOTHING and entry[request] <= seen and out.reason[request] == NOTHING:
-                            out.reason[request] = was_blocked
+                        if was_blocked != NOTHING and entry[U(request)] <= seen and out.reason[U(request)] == NOTHING:
+                            out.reason[U(request)] = was_blocked
                     if chunk == target - hit:
-                        state.completing[finishing] = slot
+                        state.completing[U(finishing)] = slot
                         finishing += 1
-                        slots[slot, BASE] = target
+                        slots[U(slot), BASE] = target
                     else:
                         partial = slot
                         partial_done = hit + chunk
@@ -606,7 +608,7 @@ def run(rules, prices, load, out, state):
                 if decodes == 0:
                     latch = NOTHING
                 blocked = latch
-                waits = stack != -1 or (queue != -1 and entry[queue] <= visible)
+                waits = stack != -1 or (queue != -1 and entry[U(queue)] <= visible)
                 building = partial != -1 or (latch == NOTHING and waits)
                 if building:
                     reserved = np.int64(0)
@@ -616,11 +618,11 @@ def run(rules, prices, load, out, state):
                         else:
                             slot = head
                             while slot != -1:
-                                if slots[slot, FINISH] != -1:
-                                    request = slots[slot, REQUEST]
-                                    more = max(rules.max_new - output[request], 0)
-                                    reserved += min(slots[slot, FINISH] - (step - 1) + more, MOST_NEW_TOKENS)
-                                slot = slots[slot, AFTER]
+                                if slots[U(slot), FINISH] != -1:
+                                    request = slots[U(slot), REQUEST]
+                                    more = max(rules.max_new - output[U(request)], 0)
+                                    reserved += min(slots[U(slot), FINISH] - (step - 1) + more, MOST_NEW_TOKENS)
+                                slot = slots[U(slot), AFTER]
                         reserved = reserved * ratio // 1_000_000
                     room = free * page - reserved  # tokens
                     chunk_room = max_tokens
@@ -628,7 +630,7 @@ def run(rules, prices, load, out, state):
                         room -= decodes
                         chunk_room -= decodes
                     if partial != -1:
-                        slots[partial, COMPUTED] = partial_done
+                        slots[U(partial), COMPUTED] = partial_done
                         remaining = partial_target - partial_done
                         chunk = min(remaining, chunk_room)
                         if room > 0:
@@ -651,11 +653,11 @@ def run(rules, prices, load, out, state):
                             chunks += 1
                             partial_done += chunk
                             if partial_done == partial_target:
-                                request = slots[partial, REQUEST]
-                                room -= min(max(output[request], rules.max_new), MOST_NEW_TOKENS)
-                                state.completing[finishing] = partial
+                                request = slots[U(partial), REQUEST]
+                                room -= min(max(output[U(request)], rules.max_new), MOST_NEW_TOKENS)
+                                state.completing[U(finishing)] = partial
                                 finishing += 1
-                                slots[partial, BASE] = partial_target
+                                slots[U(partial), BASE] = partial_target
                                 partial = -1
                             else:
                                 building = False
@@ -664,9 +666,9 @@ def run(rules, prices, load, out, state):
                                 latch = KV
                 while building:
                     request = stack
-                    if request == -1 or (queue != -1 and entry[queue] <= min(visible, state.retracted_at[request])):
+                    if request == -1 or (queue != -1 and entry[U(queue)] <= min(visible, state.retracted_at[request])):
                         request = queue
-                        if request == -1 or entry[request] > visible:
+                        if request == -1 or entry[U(request)] > visible:
                             break
                         if never_fits(
                             policy,
@@ -675,11 +677,11 @@ def run(rules, prices, load, out, state):
                             rules.max_new,
                             rules.whole_prompts,
                             max_tokens,
-                            prompt[request],
-                            output[request],
+                            prompt[U(request)],
+                            output[U(request)],
                         ):
                             totals[r, REFUSED] += 1
-                            queue = link[request]
+                            queue = link[U(request)]
                             continue
                     if latch != NOTHING:
                         blocked = latch
@@ -690,7 +692,7 @@ def run(rules, prices, load, out, state):
                     if chunk_room <= 0:
                         blocked = TOKENS
                         break
-                    target = prompt[request] + generated[request]
+                    target = prompt[U(request)] + generated[U(request)]
                     hits = idle = hit = np.int64(0)
                     if caching and load.chain_units[request] > 0:
                         hits, idle = cache.lookup(
@@ -699,8 +701,8 @@ def run(rules, prices, load, out, state):
                         )  # fmt: skip
                         hit = hits * unit
                     extend = target - hit
-                    new = max(output[request], rules.max_new)
-                    if extend + min(new - generated[request], MOST_NEW_TOKENS) + page + idle * unit >= room:
+                    new = max(output[U(request)], rules.max_new)
+                    if extend + min(new - generated[U(request)], MOST_NEW_TOKENS) + page + idle * unit >= room:
                         latch = blocked = KV
                         break
                     chunk = extend
@@ -715,10 +717,10 @@ def run(rules, prices, load, out, state):
                         chunk = min(chunk, extend)
                     wants = pages_of(hit + chunk, page) - hits * per_unit
                     if request == stack:
-                        stack = link[request]
+                        stack = link[U(request)]
                         stacked -= 1
                     else:
-                        queue = link[request]
+                        queue = link[U(request)]
                     free -= wants + idle * per_unit
                     rounded = pages_of(chunk, page) * page
                     chunk_room -= rounded
@@ -727,35 +729,35 @@ def run(rules, prices, load, out, state):
                     pairs += chunk * (2 * hit + chunk + 1)
                     chunks += 1
                     seats_left -= 1
-                    slot = state.seats[seat0 + seats_left]
-                    slots[slot, REQUEST] = request
-                    slots[slot, FINISH] = -1
-                    slots[slot, COMPUTED] = hit
-                    slots[slot, BEFORE] = tail
-                    slots[slot, AFTER] = -1
+                    slot = state.seats[U(seat0 + seats_left)]
+                    slots[U(slot), REQUEST] = request
+                    slots[U(slot), FINISH] = -1
+                    slots[U(slot), COMPUTED] = hit
+                    slots[U(slot), BEFORE] = tail
+                    slots[U(slot), AFTER] = -1
                     if tail == -1:
                         head = slot
                     else:
-                        slots[tail, AFTER] = slot
+                        slots[U(tail), AFTER] = slot
                     tail = slot
                     if caching:
                         admissions += 1
                         state.admitted[slot] = admissions
-                        slots[slot, UNITS] = hits
+                        slots[U(slot), UNITS] = hits
                         if hits > 0:
                             cache.acquire(nodes, where, load.chain_ids, state.held, load.chain_offsets[request], hits)
                         cache.allocate(nodes, wants)
-                    if out.start[request] < 0:
-                        out.start[request] = now
+                    if out.start[U(request)] < 0:
+                        out.start[U(request)] = now
                         if caching:
                             out.hits[request] = hit
-                        if was_blocked != NOTHING and entry[request] <= seen and out.reason[request] == NOTHING:
-                            out.reason[request] = was_blocked
+                        if was_blocked != NOTHING and entry[U(request)] <= seen and out.reason[U(request)] == NOTHING:
+                            out.reason[U(request)] = was_blocked
                     if chunk == extend:
                         room -= min(new, MOST_NEW_TOKENS)
-                        state.completing[finishing] = slot
+                        state.completing[U(finishing)] = slot
                         finishing += 1
-                        slots[slot, BASE] = target
+                        slots[U(slot), BASE] = target
                     else:
                         partial = slot
                         partial_done = hit + chunk
@@ -765,7 +767,7 @@ def run(rules, prices, load, out, state):
                     if partial != -1:
                         blocked = TOKENS
                         break
-                need = crossing[page0 + (-step) % page]
+                need = crossing[U(page0 + (-step) % page)]
                 if prefill > 0:
                     if rules.mixed and need <= free:
                         free -= need
@@ -783,22 +785,22 @@ def run(rules, prices, load, out, state):
                         blocked = KV
                         if decodes > 1:
                             victim = _least_decoded(slots, head, output, prompt)
-                            request = slots[victim, REQUEST]
-                            base = slots[victim, BASE]
+                            request = slots[U(victim), REQUEST]
+                            base = slots[U(victim), BASE]
                             lost = base + step
                             held = pages_of(lost, page)
-                            generated[request] = output[request] - (slots[victim, FINISH] - step + 1)
-                            emitted = max(state.since[victim], decoded_at)
-                            out.done[request] = emitted
+                            generated[U(request)] = output[U(request)] - (slots[U(victim), FINISH] - step + 1)
+                            emitted = max(state.since[U(victim)], decoded_at)
+                            out.done[U(request)] = emitted
                             for i in range(cohorts):
                                 if state.cohort_time[cohort0 + i] == emitted:
                                     state.cohort_count[cohort0 + i] -= 1
-                            crossing[page0 + base % page] -= 1
+                            crossing[U(page0 + base % page)] -= 1
                             base_sum -= base
                             decodes -= 1
-                            more = max(rules.max_new - output[request], 0)
-                            new_sum -= slots[victim, FINISH] + more
-                            if output[request] + more > MOST_NEW_TOKENS:
+                            more = max(rules.max_new - output[U(request)], 0)
+                            new_sum -= slots[U(victim), FINISH] + more
+                            if output[U(request)] + more > MOST_NEW_TOKENS:
                                 long_new -= 1
                             _unring(state, victim, ring0, ring_mask)
                             if window > 0 and window - 1 - base >= step:
@@ -807,28 +809,28 @@ def run(rules, prices, load, out, state):
                                 )
                         else:
                             victim = partial
-                            request = slots[victim, REQUEST]
+                            request = slots[U(victim), REQUEST]
                             lost = partial_done
                             held = pages_of(lost, page)
                             partial = -1
                         if caching:
                             held = _leave(load, state, nodes, where, unit, per_unit, victim, lost, held)
                         free += held
-                        out.preempted[request] += 1
-                        out.lost[request] += lost
+                        out.preempted[U(request)] += 1
+                        out.lost[U(request)] += lost
                         totals[r, PREEMPTIONS] += 1
                         state.retracted_at[request] = visible
-                        link[request] = -1
+                        link[U(request)] = -1
                         if stack == -1:
                             stack = request
                         else:
-                            link[stack_end] = request
+                            link[U(stack_end)] = request
                         stack_end = request
                         stacked += 1
                         head, tail = _unlink(slots, victim, head, tail)
-                        state.seats[seat0 + seats_left] = victim
+                        state.seats[U(seat0 + seats_left)] = victim
                         seats_left += 1
-                        need = crossing[page0 + (-step) % page]
+                        need = crossing[U(page0 + (-step) % page)]
                     free -= need
                     if caching:
                         cache.allocate(nodes, need)
@@ -842,7 +844,14 @@ def run(rules, prices, load, out, state):
             if caching and policy != VLLM and prefill > 0:
                 for i in range(finishing):
                     _register(
-                        load, state, nodes, where, unit, per_unit, state.completing[i], slots[state.completing[i], BASE]
+                        load,
+                        state,
+                        nodes,
+                        where,
+                        unit,
+                        per_unit,
+                        state.completing[U(i)],
+                        slots[U(state.completing[U(U(i))]), BASE],
                     )
                 if partial != -1:
                     _register(load, state, nodes, where, unit, per_unit, partial, partial_done)
@@ -871,11 +880,11 @@ def run(rules, prices, load, out, state):
                     context_part = window_ps * (young_base + young * (step + 1) + window * (decodes - young))
                 context_part += context_ps * (base_sum + decodes * (step + 1))
             duration = max(
-                floor_ps[joined + chunks],
-                token_ps[prefill + joined]
-                + prefill_ps[prefill]
-                + decode_ps[joined]
-                + sequence_ps[joined + finishing]
+                floor_ps[U(joined + chunks)],
+                token_ps[U(prefill + joined)]
+                + prefill_ps[U(prefill)]
+                + decode_ps[U(joined)]
+                + sequence_ps[U(joined + finishing)]
                 + context_part
                 + ((pair_fp * pairs) >> FRACTION_BITS),
             )
@@ -884,22 +893,22 @@ def run(rules, prices, load, out, state):
                 s[r, MID_STEP] = 2 if policy == SGLANG and joined == 0 else 1  # 2: the decodes took no part in it
                 break
             if joined > 0:
-                alone = token_ps[joined] + decode_ps[joined] + sequence_ps[joined] + context_part
-                decode_only = min(duration, max(floor_ps[joined], alone))
+                alone = token_ps[U(joined)] + decode_ps[U(joined)] + sequence_ps[U(joined)] + context_part
+                decode_only = min(duration, max(floor_ps[U(joined)], alone))
                 decode_total += decode_only
                 prefill_total += duration - decode_only
                 if policy == SGLANG:
                     fresh = np.int64(0)
                     for i in range(cohorts):
                         count = state.cohort_count[cohort0 + i]
-                        histogram[bin_of(end - state.cohort_time[cohort0 + i])] += count
+                        histogram[U(bin_of(end - state.cohort_time[cohort0 + i]))] += count
                         fresh += count
                     cohorts = 0
                     if joined > fresh:
-                        histogram[bin_of(end - decoded_at)] += joined - fresh
+                        histogram[U(bin_of(end - decoded_at))] += joined - fresh
                     decoded_at = end
                 else:
-                    histogram[bin_of(duration)] += joined
+                    histogram[U(bin_of(duration))] += joined
             else:
                 prefill_total += duration
             steps += 1
@@ -910,23 +919,23 @@ def run(rules, prices, load, out, state):
 
             if joined > 0:
                 bucket = ring0 + (step & ring_mask)
-                slot = state.ring[bucket]
+                slot = state.ring[U(bucket)]
                 if slot != -1:
-                    state.ring[bucket] = -1
-                    state.ring_bits[bucket // WORD] &= ~(1 << (bucket & (WORD - 1)))
+                    state.ring[U(bucket)] = -1
+                    state.ring_bits[U(bucket // WORD)] &= ~(1 << (bucket & (WORD - 1)))
                 while slot != -1:
-                    nxt = slots[slot, RING_NEXT]
-                    request = slots[slot, REQUEST]
-                    out.done[request] = end
-                    base = slots[slot, BASE]
+                    nxt = slots[U(slot), RING_NEXT]
+                    request = slots[U(slot), REQUEST]
+                    out.done[U(request)] = end
+                    base = slots[U(slot), BASE]
                     context = base + step + 1
-                    crossing[page0 + base % page] -= 1
+                    crossing[U(page0 + base % page)] -= 1
                     base_sum -= base
                     decodes -= 1
                     if policy == SGLANG:
-                        more = max(rules.max_new - output[request], 0)
+                        more = max(rules.max_new - output[U(request)], 0)
                         new_sum -= step + more
-                        if output[request] + more > MOST_NEW_TOKENS:
+                        if output[U(request)] + more > MOST_NEW_TOKENS:
                             long_new -= 1
                     if window > 0 and window - 1 - base > step:
                         young, young_base = _forget_young(
@@ -934,15 +943,15 @@ def run(rules, prices, load, out, state):
                         )
                     head, tail = _unlink(slots, slot, head, tail)
                     if leaves_late:
-                        slots[slot, BASE] = context
-                        state.late[seat0 + late] = slot
+                        slots[U(slot), BASE] = context
+                        state.late[U(seat0 + late)] = slot
                         late += 1
                     else:
                         held = _held_pages(rules, load, request, context)
                         if caching:
                             held = _leave(load, state, nodes, where, unit, per_unit, slot, context, held)
                         free += held
-                        state.seats[seat0 + seats_left] = slot
+                        state.seats[U(seat0 + seats_left)] = slot
                         seats_left += 1
                     answers += 1
                     if rules.feedback:
@@ -953,26 +962,26 @@ def run(rules, prices, load, out, state):
 
             lasting = 0
             for i in range(finishing):
-                slot = state.completing[i]
-                request = slots[slot, REQUEST]
-                target = slots[slot, BASE]
-                generated[request] += 1
-                if out.first[request] < 0:
-                    out.first[request] = end
+                slot = state.completing[U(i)]
+                request = slots[U(slot), REQUEST]
+                target = slots[U(slot), BASE]
+                generated[U(request)] += 1
+                if out.first[U(request)] < 0:
+                    out.first[U(request)] = end
                 else:
-                    histogram[bin_of(end - out.done[request])] += 1
-                if generated[request] == output[request]:
-                    out.done[request] = end
+                    histogram[U(bin_of(end - out.done[U(U(request))]))] += 1
+                if generated[U(request)] == output[U(request)]:
+                    out.done[U(request)] = end
                     head, tail = _unlink(slots, slot, head, tail)
                     if leaves_late:
-                        state.late[seat0 + late] = slot
+                        state.late[U(seat0 + late)] = slot
                         late += 1
                     else:
                         held = _held_pages(rules, load, request, target)
                         if caching:
                             held = _leave(load, state, nodes, where, unit, per_unit, slot, target, held)
                         free += held
-                        state.seats[seat0 + seats_left] = slot
+                        state.seats[U(seat0 + seats_left)] = slot
                         seats_left += 1
                     answers += 1
                     if rules.feedback:
@@ -981,11 +990,11 @@ def run(rules, prices, load, out, state):
                         released = release_next(rules, load, released, end)
                 else:
                     lasting += 1
-                    last_step = step + output[request] - generated[request]
-                    slots[slot, FINISH] = last_step
+                    last_step = step + output[U(request)] - generated[U(request)]
+                    slots[U(slot), FINISH] = last_step
                     base = target - step - 1
-                    slots[slot, BASE] = base
-                    crossing[page0 + base % page] += 1
+                    slots[U(slot), BASE] = base
+                    crossing[U(page0 + base % page)] += 1
                     base_sum += base
                     decodes += 1
                     if window > 0 and window - 1 - base > step:
@@ -995,20 +1004,20 @@ def run(rules, prices, load, out, state):
                         young += 1
                         young_base += base
                     if policy == SGLANG:
-                        state.since[slot] = end
-                        more = max(rules.max_new - output[request], 0)
+                        state.since[U(slot)] = end
+                        more = max(rules.max_new - output[U(request)], 0)
                         new_sum += last_step + more
-                        if output[request] + more > MOST_NEW_TOKENS:
+                        if output[U(request)] + more > MOST_NEW_TOKENS:
                             long_new += 1
                     bucket = ring0 + (last_step & ring_mask)
-                    other = state.ring[bucket]
-                    slots[slot, RING_PREV] = -1
-                    slots[slot, RING_NEXT] = other
+                    other = state.ring[U(bucket)]
+                    slots[U(slot), RING_PREV] = -1
+                    slots[U(slot), RING_NEXT] = other
                     if other != -1:
-                        slots[other, RING_PREV] = slot
+                        slots[U(other), RING_PREV] = slot
                     else:
-                        state.ring_bits[bucket // WORD] |= 1 << (bucket & (WORD - 1))
-                    state.ring[bucket] = slot
+                        state.ring_bits[U(bucket // WORD)] |= 1 << (bucket & (WORD - 1))
+                    state.ring[U(bucket)] = slot
             if policy == SGLANG:
                 if lasting > 0:
                     state.cohort_time[cohort0 + cohorts] = end
@@ -1062,7 +1071,7 @@ def run(rules, prices, load, out, state):
             if rules.dynamic and not looks_inside and quiet and decodes > 0 and (blocked != NOTHING or queue == -1):
                 k = next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1) + 1
                 if k <= LONGEST_STRETCH and (policy == NO_EVICT or decodes * (k // page + 1) <= free):
-                    first = token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes]
+                    first = token_ps[U(decodes)] + decode_ps[U(decodes)] + sequence_ps[U(decodes)]
                     first += context_ps * (base_sum + decodes * (step + 2))
                     if window > 0:
                         first += window_ps * (young_base + young * (step + 2) + window * (decodes - young))

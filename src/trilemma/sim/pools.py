@@ -100,7 +100,7 @@ class Pools:
 
     `first_token` says which side samples it: "decode" as vLLM does, "prefill" as SGLang and TensorRT-LLM do. The client
     gets it from the decode side either way. UnsupportedError for a prefix cache on the decode side (that of the prefill
-    side is played).
+    side is played), and for overlap where a prompt may be thrown out half computed.
     """
 
     prefill: Pool
@@ -113,6 +113,8 @@ class Pools:
             raise ValueError(f"the first token is sampled by 'prefill' or 'decode', found {self.first_token!r}")
         if self.decode.limits.prefix_caching:
             raise UnsupportedError("the decode pool gets every prompt from the prefill pool: it has no prefix cache")
+        if self.transfer.overlap and not self.prefill.limits.reserve_full_isl:
+            raise UnsupportedError("a chunk that was sent is not computed again: overlap needs reserve_full_isl")
 
     def fits(self, requests: Requests) -> npt.NDArray[np.bool_]:
         """(n,) whether a request can run to its end on empty replicas, even thrown out just before its last token."""
