@@ -39,7 +39,13 @@ law = settings(max_examples=150, deadline=None)
 S = 10**9  # a constant step of 1 ms
 NEVER = float("inf")
 STEP_BY_STEP = (THRESHOLD, PRIORITIES, SPECULATION, RANKS, SHARED_EXPERTS)  # what the explicit kernel plays
-ONE_AFTER_ANOTHER = (Policy.VLLM, Policy.TRTLLM_NO_EVICT, Policy.TRTLLM_MAX_UTILIZATION)  # decodes never stand still
+# Under these rules decodes never stand still.
+STEADY = (
+    {"policy": Policy.VLLM},
+    {"policy": Policy.TRTLLM_NO_EVICT},
+    {"policy": Policy.TRTLLM_MAX_UTILIZATION},
+    {"policy": Policy.SGLANG, "mixed_chunk": True},
+)
 
 
 @st.composite
@@ -55,11 +61,12 @@ def alone(features=(PREFIX, SESSIONS, ASYNC), clients=CLIENTS):
 
 
 @st.composite
-def any_case(draw, clients=CLIENTS):
+def any_case(draw, clients=CLIENTS, always=COMMON):
     """A case of anything there is."""
     if draw(st.integers(0, 2)):
-        return draw(a_case(clients=clients))
-    return draw(a_case((PREFIX, SESSIONS, ASYNC), clients, always=draw(st.sampled_from(STEP_BY_STEP))))
+        return draw(a_case(clients=clients, always=always))
+    stepwise = draw(st.sampled_from(STEP_BY_STEP))
+    return draw(a_case((PREFIX, SESSIONS, ASYNC), clients, always | stepwise))
 
 
 def roomy(case: Case) -> Case:
@@ -221,7 +228,7 @@ def test_gaps_add_up_to_the_time_between_first_and_last_tokens(case):
 @given(a_case())
 def test_every_token_is_computed_once_and_again_after_an_eviction(case):
     """With steps that take a picosecond per token, busy time counts the tokens computed. What the prefix cache has is
-    not computed; after an eviction it may have some of what was lost."""
+    not computed; after an eviction it may have some of what was lost, and more that others computed meanwhile."""
     assume(not case.fleet.fail_s)
     tokens, seqs = case.limits.max_num_batched_tokens, case.limits.max_num_seqs
     run = play(replace(case, table=replace(constant_table(1, tokens, seqs), token_ps=np.arange(tokens + 1))))
@@ -233,7 +240,7 @@ def test_every_token_is_computed_once_and_again_after_an_eviction(case):
     if run.hit_tokens is None or not again:
         assert busy_ps(run) == once + again
     else:
-        assert once < busy_ps(run) <= once + again + run.hit_tokens.sum()
+        assert busy_ps(run) <= once + again
 
 
 @law
@@ -503,9 +510,11 @@ def test_what_happens_to_a_fleet_after_the_last_answer_changes_nothing(case):
     case = replace(case, fleet=replace(case.fleet, ready_s=(), drain_s=(), fail_s=()))
     run = play(case)
     # Beyond the end of every step: a replica that dies at the very end of one has done it.
-    later = tuple(run.span_s + 1.0 + r for r in range(case.fleet.replicas))
-    assert not different(play(case, replace(case.fleet, drain_s=later)), run, but=CUT)
-    assert not different(play(case, replace(case.fleet, fail_s=later)), run, but=CUT)
+    end_s = np.nanmax([run.span_s, *run.timings.arrival_s])
+    later = tuple(end_s + 1.0 + r for r in range(case.fleet.replicas))
+    but = (*CUT, "span_s") if run.refused else CUT  # a span may or may not end with a refused arrival
+    assert not different(play(case, replace(case.fleet, drain_s=later)), run, but=but)
+    assert not different(play(case, replace(case.fleet, fail_s=later)), run, but=but)
 
 
 @law
@@ -566,13 +575,9 @@ def lasting(fleet: Fleet):
 
 
 @law
-@given(a_case((PREFIX, ASYNC, FLEET), always=SESSIONS))
+@given(any_case(always=SESSIONS))
 def test_a_turn_comes_when_its_user_has_thought_about_the_answer_before(case):
-    follow_up(case, play(case))
-
-
-def follow_up(case: Case, run: Run) -> None:
-    requests = case.requests
+    run, requests = play(case), case.requests
     arrival, done = arrival_ps(run), times_ps(run)[2]
     given_ps, think = in_ps(requests.arrival_s), in_ps(requests.think_s)
     before: dict[int, int] = {}
@@ -595,12 +600,6 @@ def test_a_session_stays_where_it_began(case):
     run = play(replace(case, fleet=Fleet(replicas=3, routing=Routing.SESSION_STICKY)))
     for session in np.unique(case.requests.session[case.requests.session >= 0]):
         assert np.unique(run.replica[case.requests.session == session]).size == 1
-
-
-@law
-@given(a_case((PREFIX, *STEP_BY_STEP), always=SESSIONS))
-def test_a_turn_follows_the_answer_before_whatever_the_engine(case):
-    follow_up(case, play(case))
 
 
 # Prefix caching ------------------------------------------------------------------------------------------------
@@ -918,11 +917,11 @@ def test_memory_bound_overload_runs_as_many_as_can_be_reserved(together, rounds,
 
 
 @law
-@given(st.integers(1, 12), st.lists(st.integers(1, 40), min_size=1, max_size=120), st.sampled_from(ONE_AFTER_ANOTHER))
-def test_seats_stay_full_as_long_as_anybody_waits(seats, output, policy):
+@given(st.integers(1, 12), st.lists(st.integers(1, 40), min_size=1, max_size=120), st.sampled_from(STEADY))
+def test_seats_stay_full_as_long_as_anybody_waits(seats, output, rules):
     """Until the last request gets its seat every step gives a token to every seat, whatever the lengths."""
     limits = EngineLimits(
-        max_num_batched_tokens=seats, max_num_seqs=seats, block_tokens=16, kv_blocks=PLENTY_OF_BLOCKS, policy=policy
+        max_num_batched_tokens=seats, max_num_seqs=seats, block_tokens=1, kv_blocks=PLENTY_OF_BLOCKS, **rules
     )
     run = burst(1, np.array(output), constant_table(S, seats, seats), limits)
     start = times_ps(run)[0]
@@ -932,8 +931,8 @@ def test_seats_stay_full_as_long_as_anybody_waits(seats, output, policy):
 
 
 @pytest.mark.parametrize("load", [1.1, 1.5, 3.0])
-@pytest.mark.parametrize("policy", ONE_AFTER_ANOTHER)
-def test_poisson_overload_is_served_at_the_saturation_rate(policy, load):
+@pytest.mark.parametrize("rules", STEADY)
+def test_poisson_overload_is_served_at_the_saturation_rate(rules, load):
     """S seats, O tokens each, steps of a constant time: S / (O t) requests a second from when the seats are full."""
     n, seats, output = 100_000, 16, 40
     saturation = seats / (output * S / PS_PER_S)
@@ -944,7 +943,7 @@ def test_poisson_overload_is_served_at_the_saturation_rate(policy, load):
         output_tokens=np.full(n, output),
     )
     limits = EngineLimits(
-        max_num_batched_tokens=seats, max_num_seqs=seats, block_tokens=16, kv_blocks=PLENTY_OF_BLOCKS, policy=policy
+        max_num_batched_tokens=seats, max_num_seqs=seats, block_tokens=1, kv_blocks=PLENTY_OF_BLOCKS, **rules
     )
     run = simulate(requests, constant_table(S, seats, seats), limits)
     begin, end = requests.arrival_s[-1] / 2, requests.arrival_s[-1]

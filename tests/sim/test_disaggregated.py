@@ -21,7 +21,7 @@ from trilemma.sim.replica import simulate
 from trilemma.workload.requests import Requests
 
 FEATURES = ("prefix", "sessions", "async")
-SEEDED_CASES = 400
+SEEDED_CASES = 300
 POOL_ROUTING = (Routing.ROUND_ROBIN, Routing.LEAST_OUTSTANDING)
 PRICES = [field for field in fields(StepTable) if field.name != "window_tokens"]
 
@@ -172,7 +172,7 @@ def test_equals_the_oracle_on_seeded_cases():
     assert len(seen) == 10
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(cases())
 def test_equals_the_oracle(case):
     assert_equal(case)
@@ -181,7 +181,7 @@ def test_equals_the_oracle(case):
 # Laws ------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases())
 def test_every_request_is_answered_or_refused_in_order_and_whole(case):
     run = case.play()
@@ -212,7 +212,7 @@ def test_the_same_input_gives_the_same_bits(case):
     np.testing.assert_array_equal(one.timings.itl_counts, two.timings.itl_counts)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases(), st.integers(2, 7))
 def test_all_times_scale_together(case, factor):
     pools = case.pools
@@ -238,7 +238,7 @@ def test_all_times_scale_together(case, factor):
         np.testing.assert_array_equal(np.where(times < 0, -1, times * factor), in_ps(getattr(two.timings, name)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases())
 def test_through_an_instant_link_ttft_is_that_of_replicas_that_only_compute_prompts(case):
     assume(not case.clients and case.requests.think_s is None)
@@ -252,7 +252,7 @@ def test_through_an_instant_link_ttft_is_that_of_replicas_that_only_compute_prom
     np.testing.assert_array_equal(run.timings.ttft_s[run.timings.finished], alone.timings.ttft_s)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases(), st.floats(1.0, 100.0))
 def test_a_faster_link_brings_nothing_later(case, factor):
     """Without back-pressure, where nothing of the decode side comes back to the prefill side."""
@@ -267,7 +267,7 @@ def test_a_faster_link_brings_nothing_later(case, factor):
         assert (run_s(fast)[there] <= run_s(slow)[there] + 1e-12).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases())
 def test_transfers_of_one_replica_take_turns(case):
     transfer = replace(case.pools.transfer, one_at_a_time=True, overlap=False, bytes_per_s=1e6, latency_s=0.0)
@@ -280,7 +280,7 @@ def test_transfers_of_one_replica_take_turns(case):
         assert (sent[own][1:] >= (sent + lasted)[own][:-1] - 2).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases())
 def test_alone_a_request_waits_for_nothing(case):
     one = replace(case, requests=case.requests.take(slice(0, 1)), clients=0)

@@ -120,33 +120,6 @@ def _landed(rules, pool, load, out, receivers, clock, request, at):
     _receive(pool, out, receivers, clock, request, at)
 
 
-@inner
-def _next(prefill, decode, load, senders, receivers, clock):
-    """(time, kind and whom, whether from the heap) of what happens next; at FAR nothing does."""
-    counts = clock.counts
-    at, code = FAR, np.int64(0)
-    from_heap = counts[HEAP_SIZE] > 0
-    if from_heap:
-        at, code = clock.times[0], clock.codes[0]
-    if counts[NEXT_ARRIVAL] < load.first_arrivals.size:
-        request = load.first_arrivals[counts[NEXT_ARRIVAL]]
-        comes, other = load.arrival[request], (ARRIVES << KIND_BITS) + request
-        if comes < at or (comes == at and other < code):
-            at, code, from_heap = comes, other, False
-    for r in range(decode.count):
-        wake = receivers.scalars[r, WAKE]
-        kind = RECEIVES
-        if decode.routing == LEAST_OUTSTANDING and not receivers.scalars[r, IDLE] and receivers.scalars[r, NOW] < wake:
-            kind = CATCHES_UP
-        if wake < at or (wake == at and (kind << KIND_BITS) + r < code):
-            at, code, from_heap = wake, (kind << KIND_BITS) + r, False
-    for r in range(prefill.count):
-        wake = senders.scalars[r, WAKE]
-        if wake < at or (wake == at and (SENDS << KIND_BITS) + r < code):
-            at, code, from_heap = wake, (SENDS << KIND_BITS) + r, False
-    return at, code, from_heap
-
-
 @compiled
 def run_both(rules, prefill, decode, load, out, senders, receivers, clock):
     """Play a load on both pools; everything is written in place (disaggregated_setup.py makes the arrays).
@@ -154,14 +127,37 @@ def run_both(rules, prefill, decode, load, out, senders, receivers, clock):
     What happens at one time, in this order: transfers end; prompts are computed and routed; decode replicas plan;
     requests arrive; prefill replicas plan.
     """
-    counts = clock.counts
+    counts, times, codes = clock.counts, clock.times, clock.codes
+    arrival, first_arrivals = load.arrival, load.first_arrivals
+    looked_at = decode.routing == LEAST_OUTSTANDING
     while True:
-        at, code, from_heap = _next(prefill, decode, load, senders, receivers, clock)
+        at, code = FAR, np.int64(0)
+        from_heap = counts[HEAP_SIZE] > 0
+        if from_heap:
+            at, code = times[0], codes[0]
+        if counts[NEXT_ARRIVAL] < first_arrivals.size:
+            request = first_arrivals[counts[NEXT_ARRIVAL]]
+            comes, other = arrival[request], (ARRIVES << KIND_BITS) + request
+            if comes < at or (comes == at and other < code):
+                at, code, from_heap = comes, other, False
+        s = receivers.scalars
+        for r in range(decode.count):
+            wake = s[r, WAKE]
+            if wake <= at:
+                behind = looked_at and s[r, IDLE] == 0 and s[r, NOW] < wake
+                other = ((CATCHES_UP if behind else RECEIVES) << KIND_BITS) + r
+                if wake < at or other < code:
+                    at, code, from_heap = wake, other, False
+        s = senders.scalars
+        for r in range(prefill.count):
+            wake = s[r, WAKE]
+            if wake < at or (wake == at and (SENDS << KIND_BITS) + r < code):
+                at, code, from_heap = wake, (SENDS << KIND_BITS) + r, False
         if at == FAR:
             break
         kind, which = code >> KIND_BITS, code & ((1 << KIND_BITS) - 1)
         if from_heap:
-            unschedule(clock.times, clock.codes, counts)
+            unschedule(times, codes, counts)
         if kind in (RECEIVES, CATCHES_UP):
             until = at + 1 if kind == RECEIVES else at
             run_decodes(rules, decode, load, out, senders, receivers, clock, which, until)

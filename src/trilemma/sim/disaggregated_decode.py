@@ -126,19 +126,18 @@ def _insert_loading(seen, notes, loading, loading_end, request):
 
 
 @inner
-def _finish_ring(state, slot, last_step, ring0, ring_mask):
+def _finish_ring(slots, ring, ring_bits, slot, last_step, ring0, ring_mask):
     """A decode finishes in `last_step`."""
-    slots = state.slots
     slots[slot, FINISH] = last_step
     bucket = ring0 + (last_step & ring_mask)
-    other = state.ring[bucket]
+    other = ring[bucket]
     slots[slot, RING_PREV] = -1
     slots[slot, RING_NEXT] = other
     if other != -1:
         slots[other, RING_PREV] = slot
     else:
-        state.ring_bits[bucket // WORD] |= 1 << (bucket & (WORD - 1))
-    state.ring[bucket] = slot
+        ring_bits[bucket // WORD] |= 1 << (bucket & (WORD - 1))
+    ring[bucket] = slot
 
 
 @inner
@@ -150,22 +149,23 @@ def _remember_young(state, window0, window_mask, at_step):
 
 
 @inner
-def _free_late(state, seat0, late, page, free, seats_left):
+def _free_late(slots, seats, leaving, seat0, late, page, free, seats_left):
     """Give back what sequences that have finished still hold; the new (free, seats_left)."""
-    for slot in state.late[seat0 : seat0 + late]:
-        free += pages_of(state.slots[slot, BASE], page)
-        state.seats[seat0 + seats_left] = slot
+    for i in range(late):
+        slot = leaving[seat0 + i]
+        free += pages_of(slots[slot, BASE], page)
+        seats[seat0 + seats_left] = slot
         seats_left += 1
     return free, seats_left
 
 
 @inner
-def _context_ps(pool, decodes, base_sum, young, young_base, step):
+def _contexts(context_ps, window_ps, window, decodes, base_sum, young, young_base, step):
     """What the contexts of all decodes add to a step's time; a window's part as long as no more of them outgrow it."""
-    contexts = pool.prices.context_ps * (base_sum + decodes * (step + 1))
-    if pool.window > 0:
-        contexts += pool.prices.window_ps * (young_base + young * (step + 1) + pool.window * (decodes - young))
-    return contexts
+    total = context_ps * (base_sum + decodes * (step + 1))
+    if window > 0:
+        total += window_ps * (young_base + young * (step + 1) + window * (decodes - young))
+    return total
 
 
 @inner
@@ -182,10 +182,8 @@ def _steps_with_room(crossing, page0, page, decodes, free, step):
 
 
 @inner
-def _seat(state, seat0, seats_left, request, head, tail):
-    """A request sits down behind all others; (slot, head, tail)."""
-    slots = state.slots
-    slot = state.seats[seat0 + seats_left - 1]
+def _sit_down(slots, slot, request, head, tail):
+    """A request takes a seat behind all others; the new (head, tail)."""
     slots[slot, REQUEST] = request
     slots[slot, FINISH] = -1
     slots[slot, COMPUTED] = 0
@@ -195,7 +193,7 @@ def _seat(state, seat0, seats_left, request, head, tail):
         head = slot
     else:
         slots[tail, AFTER] = slot
-    return slot, head, slot
+    return head, slot
 
 
 @inner
@@ -216,6 +214,8 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
     token_ps, prefill_ps, decode_ps = prices.token_ps, prices.prefill_ps, prices.decode_ps
     sequence_ps, floor_ps = prices.sequence_ps, prices.floor_ps
     crossing, prompt, output, entry = receivers.crossing, load.prompt, load.output, rules.entry
+    seats, leaving, ring, ring_bits = receivers.seats, receivers.late, receivers.ring, receivers.ring_bits
+    context_ps, window_ps = prices.context_ps, prices.window_ps
 
     head, tail, seats_left, free = s[r, HEAD], s[r, TAIL], s[r, SEATS_LEFT], s[r, FREE]
     decodes, base_sum, step, now, began = s[r, DECODES], s[r, BASE_SUM], s[r, STEP], s[r, NOW], s[r, BEGAN]
@@ -254,13 +254,13 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                 )
             )
         ):
-            k = min(next_set(receivers.ring_bits, ring0 // WORD, ring_mask, step + 1), LONGEST_STRETCH)
+            k = min(next_set(ring_bits, ring0 // WORD, ring_mask, step + 1), LONGEST_STRETCH)
             if k >= SHORTEST_STRETCH:
                 first = token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes]
-                first += _context_ps(pool, decodes, base_sum, young, young_base, step + 1)
-                slope = prices.context_ps * decodes
+                first += _contexts(context_ps, window_ps, window, decodes, base_sum, young, young_base, step + 1)
+                slope = context_ps * decodes
                 if window > 0:
-                    slope += prices.window_ps * young
+                    slope += window_ps * young
                     k = min(k, next_set(receivers.window_bits, window0 // WORD, window_mask, step + 1) + 1)
                 if first < floor_ps[decodes]:
                     if slope > 0:
@@ -305,7 +305,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
         let_go = late + given_back if visible < now else 0
         if visible == now:
             free += given_back
-            free, seats_left = _free_late(receivers, seat0, late, page, free, seats_left)
+            free, seats_left = _free_late(slots, seats, leaving, seat0, late, page, free, seats_left)
             late = 0
         blocked = NOTHING
         budget = max_tokens - decodes
@@ -354,7 +354,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                     notes[request, LINK] = stack
                     stack = request
                     head, tail = _unlink(slots, victim, head, tail)
-                    receivers.seats[seat0 + seats_left] = victim
+                    seats[seat0 + seats_left] = victim
                     seats_left += 1
                     if victim == slot:
                         gone = True
@@ -411,7 +411,8 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                 prefill += chunk
                 pairs += chunk * (chunk + 1)
                 chunks += 1
-                slot, head, tail = _seat(receivers, seat0, seats_left, request, head, tail)
+                slot = seats[seat0 + seats_left - 1]
+                head, tail = _sit_down(slots, slot, request, head, tail)
                 seats_left -= 1
                 if chunk == target:
                     receivers.completing[finishing] = slot
@@ -460,7 +461,8 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
             # Its KV is here: it decodes from this step on.
             budget -= 1
             seen[request, BEGUN] = now
-            slot, head, tail = _seat(receivers, seat0, seats_left, request, head, tail)
+            slot = seats[seat0 + seats_left - 1]
+            head, tail = _sit_down(slots, slot, request, head, tail)
             seats_left -= 1
             receivers.joined[joining] = request
             joining += 1
@@ -477,12 +479,12 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                 _remember_young(receivers, window0, window_mask, window - 1 - base)
                 young += 1
                 young_base += base
-            _finish_ring(receivers, slot, step + left - 1, ring0, ring_mask)
+            _finish_ring(slots, ring, ring_bits, slot, step + left - 1, ring0, ring_mask)
 
         totals[r, PEAK_BLOCKS] = max(totals[r, PEAK_BLOCKS], blocks - free)
         if visible < now:  # who finished in the step before is gone for the next planning
             free += given_back
-            free, seats_left = _free_late(receivers, seat0, late, page, free, seats_left)
+            free, seats_left = _free_late(slots, seats, leaving, seat0, late, page, free, seats_left)
             late = 0
         if decodes == 0 and prefill == 0:
             step -= 1
@@ -495,7 +497,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
         # C. The step runs.
         if window > 0:
             young, young_base = _grown(receivers, window0, window_mask, step, window, young, young_base)
-        context_part = _context_ps(pool, decodes, base_sum, young, young_base, step)
+        context_part = _contexts(context_ps, window_ps, window, decodes, base_sum, young, young_base, step)
         duration = max(
             floor_ps[decodes + chunks],
             token_ps[prefill + decodes]
@@ -527,10 +529,10 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
         answers = 0
 
         bucket = ring0 + (step & ring_mask)
-        slot = np.int64(receivers.ring[bucket])
+        slot = np.int64(ring[bucket])
         if slot != -1:
-            receivers.ring[bucket] = -1
-            receivers.ring_bits[bucket // WORD] &= ~(1 << (bucket & (WORD - 1)))
+            ring[bucket] = -1
+            ring_bits[bucket // WORD] &= ~(1 << (bucket & (WORD - 1)))
         while slot != -1:
             following = slots[slot, RING_NEXT]
             request = slots[slot, REQUEST]
@@ -545,7 +547,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                 )
             head, tail = _unlink(slots, slot, head, tail)
             slots[slot, BASE] = base + step + 1
-            receivers.late[seat0 + late] = slot
+            leaving[seat0 + late] = slot
             late += 1
             answers += 1
             answered(rules, load, clock, request, end)
@@ -560,7 +562,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
             if notes[request, GENERATED] == output[request]:
                 seen[request, DONE] = end
                 head, tail = _unlink(slots, slot, head, tail)
-                receivers.late[seat0 + late] = slot
+                leaving[seat0 + late] = slot
                 late += 1
                 answers += 1
                 answered(rules, load, clock, request, end)
@@ -574,7 +576,9 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                     _remember_young(receivers, window0, window_mask, window - 1 - base)
                     young += 1
                     young_base += base
-                _finish_ring(receivers, slot, step + output[request] - notes[request, GENERATED], ring0, ring_mask)
+                _finish_ring(
+                    slots, ring, ring_bits, slot, step + output[request] - notes[request, GENERATED], ring0, ring_mask
+                )
 
         began = now
         now = end
@@ -583,7 +587,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
             s[r, ENDED] = answers
             s[r, ENDED_AT] = end
         if not pool.asynchronous:
-            free, seats_left = _free_late(receivers, seat0, late, page, free, seats_left)
+            free, seats_left = _free_late(slots, seats, leaving, seat0, late, page, free, seats_left)
             late = 0
         if seats_left == 0 and blocked == NOTHING:
             blocked = SEATS  # also for who comes while the seats stay taken
@@ -602,10 +606,10 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
     else:
         s[r, WAKE] = now
         if quiet and freed == 0 and decodes > 0 and (blocked != NOTHING or queue == -1):
-            k = next_set(receivers.ring_bits, ring0 // WORD, ring_mask, step + 1) + 1
+            k = next_set(ring_bits, ring0 // WORD, ring_mask, step + 1) + 1
             if k <= LONGEST_STRETCH and decodes * (k // page + 1) <= free:
                 first = token_ps[decodes] + decode_ps[decodes] + sequence_ps[decodes]
-                first += _context_ps(pool, decodes, base_sum, young, young_base, step + 1)
-                s[r, WAKE] = now + k * first + prices.context_ps * decodes * (k * (k - 1) // 2)
+                first += _contexts(context_ps, window_ps, window, decodes, base_sum, young, young_base, step + 1)
+                s[r, WAKE] = now + k * first + context_ps * decodes * (k * (k - 1) // 2)
                 if blocked != SEATS and loading != -1:
                     s[r, WAKE] = max(now, min(s[r, WAKE], seen[loading, READY]))

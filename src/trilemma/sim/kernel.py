@@ -98,7 +98,7 @@ from trilemma.sim.layout import (
     YOUNG,
     YOUNG_BASE,
 )
-from trilemma.sim.stretch import add_gaps, bin_of, first_reaching, next_set, pages_of
+from trilemma.sim.stretch import add_gaps, bin_of, first_reaching, next_set, pages_of, residue
 
 U = np.uint64  # an index that is not negative: numba then leaves out its test for that
 
@@ -379,7 +379,7 @@ def run(rules, prices, load, out, state):
                         left = free - periods * decodes
                         room = periods * page
                         for j in range(page):
-                            left -= crossing[U(page0 + (-(step + 1 + j)) % page)]
+                            left -= crossing[U(page0 + residue(-(step + 1 + j), page))]
                             if left < 0:
                                 break
                             room += 1
@@ -398,7 +398,7 @@ def run(rules, prices, load, out, state):
                         if policy != NO_EVICT:
                             taken = decodes * (k // page)
                             for j in range(k % page):
-                                taken += crossing[U(page0 + (-(step + 1 + j)) % page)]
+                                taken += crossing[U(page0 + residue(-(step + 1 + j), page))]
                             free -= taken
                             if caching:
                                 cache.allocate(nodes, taken)
@@ -436,7 +436,7 @@ def run(rules, prices, load, out, state):
             if policy != SGLANG:
                 # A. Running requests, in the order of their admission: a token for every decode, what is left for the
                 # one unfinished prompt, which is the last of them.
-                need = crossing[U(page0 + (-step) % page)] if policy != NO_EVICT else 0
+                need = crossing[U(page0 + residue(-step, page))] if policy != NO_EVICT else 0
                 chunk = np.int64(0)
                 chunk_need = np.int64(0)
                 if partial != -1:
@@ -464,7 +464,7 @@ def run(rules, prices, load, out, state):
                             need -= 1
                         generated[U(request)] = output[U(request)] - (slots[U(victim), FINISH] - step + 1)
                         out.done[U(request)] = now  # its last token, until it ends
-                        crossing[U(page0 + base % page)] -= 1
+                        crossing[U(page0 + residue(base, page))] -= 1
                         base_sum -= base
                         decodes -= 1
                         _unring(state, victim, ring0, ring_mask)
@@ -767,7 +767,7 @@ def run(rules, prices, load, out, state):
                     if partial != -1:
                         blocked = TOKENS
                         break
-                need = crossing[U(page0 + (-step) % page)]
+                need = crossing[U(page0 + residue(-step, page))]
                 if prefill > 0:
                     if rules.mixed and need <= free:
                         free -= need
@@ -795,7 +795,7 @@ def run(rules, prices, load, out, state):
                             for i in range(cohorts):
                                 if state.cohort_time[cohort0 + i] == emitted:
                                     state.cohort_count[cohort0 + i] -= 1
-                            crossing[U(page0 + base % page)] -= 1
+                            crossing[U(page0 + residue(base, page))] -= 1
                             base_sum -= base
                             decodes -= 1
                             more = max(rules.max_new - output[U(request)], 0)
@@ -830,7 +830,7 @@ def run(rules, prices, load, out, state):
                         head, tail = _unlink(slots, victim, head, tail)
                         state.seats[U(seat0 + seats_left)] = victim
                         seats_left += 1
-                        need = crossing[U(page0 + (-step) % page)]
+                        need = crossing[U(page0 + residue(-step, page))]
                     free -= need
                     if caching:
                         cache.allocate(nodes, need)
@@ -929,7 +929,7 @@ def run(rules, prices, load, out, state):
                     out.done[U(request)] = end
                     base = slots[U(slot), BASE]
                     context = base + step + 1
-                    crossing[U(page0 + base % page)] -= 1
+                    crossing[U(page0 + residue(base, page))] -= 1
                     base_sum -= base
                     decodes -= 1
                     if policy == SGLANG:
@@ -994,7 +994,7 @@ def run(rules, prices, load, out, state):
                     slots[U(slot), FINISH] = last_step
                     base = target - step - 1
                     slots[U(slot), BASE] = base
-                    crossing[U(page0 + base % page)] += 1
+                    crossing[U(page0 + residue(base, page))] += 1
                     base_sum += base
                     decodes += 1
                     if window > 0 and window - 1 - base > step:

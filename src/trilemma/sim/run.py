@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from trilemma.metrics.timings import Timings
 from trilemma.sim import layout
+from trilemma.sim.stretch import divide
 from trilemma.units import PS_PER_S
 
 IntArray = npt.NDArray[np.int64]
@@ -73,8 +74,7 @@ def edges_s() -> npt.NDArray[np.float64]:
 
 
 def seconds(ps: IntArray) -> npt.NDArray[np.float64]:
-    """Picoseconds as seconds, NaN for negative ones; takes the array's memory."""
-    missing = ps < 0
-    in_seconds: npt.NDArray[np.float64] = np.divide(ps, PS_PER_S, out=ps.view(np.float64))
-    in_seconds[missing] = np.nan
+    """(n,) picoseconds as seconds, NaN for negative ones; takes the array's memory."""
+    in_seconds = ps.view(np.float64)
+    divide(ps, in_seconds)
     return in_seconds

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from trilemma.sim.compiled import inner
+from trilemma.sim.compiled import compiled, inner
 from trilemma.sim.layout import HISTOGRAM_SUBBINS, LONGEST_STRETCH, WORD
+from trilemma.units import PS_PER_S
 
 
 @inner
@@ -21,7 +22,13 @@ def bin_end(index):
 @inner
 def pages_of(tokens, page):
     """KV blocks of so many tokens."""
-    return (tokens + page - 1) // page
+    return np.int64(np.uint64(tokens + page - 1) // np.uint64(page))
+
+
+@inner
+def residue(tokens, page):
+    """tokens mod page, of a number that may be negative but not below -2**40 pages."""
+    return np.int64(np.uint64(tokens + (page << 40)) % np.uint64(page))
 
 
 @inner
@@ -75,3 +82,10 @@ def add_gaps(histogram, count, first_ps, slope_ps, steps):
             histogram[index] += count * inside
             left -= inside
             gap += inside * slope_ps
+
+
+@compiled
+def divide(ps, in_seconds):
+    """Picoseconds (n,) into seconds (n,), which may be the same memory; NaN for negative ones."""
+    for i in range(ps.size):
+        in_seconds[i] = ps[i] / PS_PER_S if ps[i] >= 0 else np.nan
