@@ -84,7 +84,6 @@ from trilemma.sim.layout import (
     SEEN,
     SEQUENCE_US,
     SGLANG,
-    SHORTEST_STRETCH,
     STACK,
     STACK_END,
     STACKED,
@@ -358,82 +357,90 @@ def run(rules, prices, load, out, state):
             if now >= until:
                 break
 
-            # Steps that decide nothing, taken at once.
-            if quiet and decodes > 0 and (blocked != NOTHING or queue == -1 or entry[U(queue)] > now):
-                k = min(next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1), LONGEST_STRETCH)
-                if k >= SHORTEST_STRETCH:
-                    first = token_ps[U(decodes)] + decode_ps[U(decodes)] + sequence_ps[U(decodes)]
-                    first += context_ps * (base_sum + decodes * (step + 2))
-                    slope = context_ps * decodes
-                    if window > 0:
-                        first += window_ps * (young_base + young * (step + 2) + window * (decodes - young))
-                        slope += window_ps * young
-                        k = min(k, next_set(state.window_bits, window0 // WORD, window_mask, step + 1) + 1)
-                    if first < floor_ps[U(decodes)]:
-                        if slope > 0:
-                            k = min(k, (floor_ps[U(decodes)] - first) // slope + 1)
-                            slope = 0
-                        first = floor_ps[U(decodes)]
-                    if policy != NO_EVICT and decodes * (k // page + 1) > free:
-                        periods = free // decodes
-                        left = free - periods * decodes
-                        room = periods * page
-                        for j in range(page):
-                            left -= crossing[U(page0 + residue(-(step + 1 + j), page))]
-                            if left < 0:
-                                break
-                            room += 1
-                        k = min(k, room)
-                    horizon = min(until, next_sample)
-                    if blocked == NOTHING and queue != -1:
-                        horizon = min(horizon, entry[U(queue)])
-                    total = k * first + slope * (k * (k - 1) // 2)
-                    if k > 0 and total >= horizon - now:
-                        k = min(k, first_reaching(first, slope, horizon - now))
-                        total = k * first + slope * (k * (k - 1) // 2)
-                    if k > 0 and total > fail_at - now:
-                        k = first_reaching(first, slope, fail_at - now + 1) - 1
-                        total = k * first + slope * (k * (k - 1) // 2)
-                    if k > 0:
-                        if policy != NO_EVICT:
-                            taken = decodes * (k // page)
-                            for j in range(k % page):
-                                taken += crossing[U(page0 + residue(-(step + 1 + j), page))]
-                            free -= taken
-                            if caching:
-                                cache.allocate(nodes, taken)
-                        add_gaps(histogram, decodes, first, slope, k)
-                        last = first + slope * (k - 1)
-                        seen = now + total - last
-                        if rules.asynchronous:
-                            seen = planned_at if k == 1 else seen - (last - slope)
-                        now += total
-                        planned_at = now - last
-                        step += k
-                        steps += k
-                        if window > 0:
-                            young, young_base = _grown(state, window0, window_mask, step, window, young, young_base)
-                        decode_total += total
-                        totals[r, DECODE_TOKENS] += decodes * k
-                        totals[r, SEQUENCE_US] += (max_seqs - seats_left) * (total // 1_000_000)
-                        totals[r, PEAK_BLOCKS] = max(totals[r, PEAK_BLOCKS], blocks - free)
-                        if policy == SGLANG:
-                            ratio = max(rules.ratio_least, ratio - k * rules.ratio_fall)
-                            decoded_at = now
-                        continue
-
-            step += 1
-            visible = planned_at if rules.asynchronous else now
-            was_blocked, blocked = blocked, NOTHING
-            joined = decodes
-            budget = max_tokens - decodes
-            prefill = np.int64(0)
-            pairs = np.int64(0)
-            chunks = 0
-            finishing = 0
+            # Steps that decide nothing, taken at once: at most up to the one in which a decode may finish.
+            together = np.int64(0)
+            answers = prefill = chunks = finishing = was_late = np.int64(0)
             evicted = False
+            if quiet and decodes > 0 and (blocked != NOTHING or queue == -1 or entry[U(queue)] > now):
+                finish = next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1) + 1
+                k = min(finish, LONGEST_STRETCH)
+                first = token_ps[U(decodes)] + decode_ps[U(decodes)] + sequence_ps[U(decodes)]
+                first += context_ps * (base_sum + decodes * (step + 2))
+                slope = context_ps * decodes
+                if window > 0:
+                    first += window_ps * (young_base + young * (step + 2) + window * (decodes - young))
+                    slope += window_ps * young
+                    k = min(k, next_set(state.window_bits, window0 // WORD, window_mask, step + 1) + 1)
+                if first < floor_ps[U(decodes)]:
+                    if slope > 0:
+                        k = min(k, (floor_ps[U(decodes)] - first) // slope + 1)
+                        slope = 0
+                    first = floor_ps[U(decodes)]
+                horizon = min(until, next_sample)
+                if blocked == NOTHING and queue != -1:
+                    horizon = min(horizon, entry[U(queue)])
+                total = k * first + slope * (k * (k - 1) // 2)
+                if total >= horizon - now:
+                    k = min(k, first_reaching(first, slope, horizon - now))
+                    total = k * first + slope * (k * (k - 1) // 2)
+                if total > fail_at - now:
+                    k = first_reaching(first, slope, fail_at - now + 1) - 1
+                    total = k * first + slope * (k * (k - 1) // 2)
+                if policy != NO_EVICT and k > 0:
+                    periods, rest = k // page, k % page
+                    if decodes * (periods + 1) > free and decodes * periods > free:
+                        periods = free // decodes
+                        rest = page
+                    taken = decodes * periods
+                    at = residue(-(step + 1), page)
+                    for j in range(rest):
+                        if taken + crossing[U(page0 + at)] > free:
+                            rest = j
+                            break
+                        taken += crossing[U(page0 + at)]
+                        at = at - 1 if at > 0 else page - 1
+                    if periods * page + rest < k:
+                        k = periods * page + rest
+                        total = k * first + slope * (k * (k - 1) // 2)
+                    free -= taken
+                    if caching:
+                        cache.allocate(nodes, taken)
+                if k > 0:
+                    add_gaps(histogram, decodes, first, slope, k)
+                    last = first + slope * (k - 1)
+                    seen = now + total - last
+                    if rules.asynchronous:
+                        seen = planned_at if k == 1 else seen - (last - slope)
+                    now += total
+                    planned_at = now - last
+                    step += k
+                    steps += k
+                    if window > 0:
+                        young, young_base = _grown(state, window0, window_mask, step, window, young, young_base)
+                    decode_total += total
+                    totals[r, DECODE_TOKENS] += decodes * k
+                    totals[r, SEQUENCE_US] += (max_seqs - seats_left) * (total // 1_000_000)
+                    totals[r, PEAK_BLOCKS] = max(totals[r, PEAK_BLOCKS], blocks - free)
+                    if policy == SGLANG:
+                        ratio = max(rules.ratio_least, ratio - k * rules.ratio_fall)
+                        decoded_at = now
+                    if k < finish:
+                        continue
+                    together = k
+                    joined = decodes
+                    end = now
 
-            if policy != SGLANG:
+            if together == 0:
+                step += 1
+                visible = planned_at if rules.asynchronous else now
+                was_blocked, blocked = blocked, NOTHING
+                joined = decodes
+                budget = max_tokens - decodes
+                pairs = np.int64(0)
+
+            if together > 0:
+                pass
+            elif policy != SGLANG:
                 # A. Running requests, in the order of their admission: a token for every decode, what is left for the
                 # one unfinished prompt, which is the last of them.
                 need = crossing[U(page0 + residue(-step, page))] if policy != NO_EVICT else 0
@@ -449,6 +456,11 @@ def run(rules, prices, load, out, state):
                 while need + chunk_need > free:
                     # The last admitted goes until the rest has the blocks it needs, as when they ask one by one.
                     evicted = True
+                    served = min(need, free)
+                    need -= served
+                    free -= served
+                    if caching:
+                        cache.allocate(nodes, served)
                     victim = tail
                     request = slots[U(victim), REQUEST]
                     if victim == partial:
@@ -841,90 +853,96 @@ def run(rules, prices, load, out, state):
                     else:
                         ratio = max(rules.ratio_least, ratio - rules.ratio_fall)
 
-            if caching and policy != VLLM and prefill > 0:
-                for i in range(finishing):
-                    _register(
-                        load,
-                        state,
-                        nodes,
-                        where,
-                        unit,
-                        per_unit,
-                        state.completing[U(i)],
-                        slots[U(state.completing[U(U(i))]), BASE],
-                    )
-                if partial != -1:
-                    _register(load, state, nodes, where, unit, per_unit, partial, partial_done)
+            if together == 0:
+                if caching and policy != VLLM and prefill > 0:
+                    for i in range(finishing):
+                        _register(
+                            load,
+                            state,
+                            nodes,
+                            where,
+                            unit,
+                            per_unit,
+                            state.completing[U(i)],
+                            slots[U(state.completing[U(i)]), BASE],
+                        )
+                    if partial != -1:
+                        _register(load, state, nodes, where, unit, per_unit, partial, partial_done)
 
-            if evicted:
-                blocked = KV
-            totals[r, PEAK_BLOCKS] = max(totals[r, PEAK_BLOCKS], blocks - free)
-            was_late = late
-            if late > 0:  # asynchronous scheduling: who finished in the step before is gone for the next planning
-                free, seats_left = _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left)
-                late = 0
-            if joined == 0 and prefill == 0:
-                # Nothing to run: every waiting request of this moment was refused, or (asynchronous) the planning was
-                # too early to see what is there now; an empty step takes no time.
-                step -= 1
-                seen = visible
-                planned_at = now
-                quiet = False
-                continue
+                if evicted:
+                    blocked = KV
+                totals[r, PEAK_BLOCKS] = max(totals[r, PEAK_BLOCKS], blocks - free)
+                was_late = late
+                if late > 0:  # asynchronous scheduling: who finished in the step before is gone for the next planning
+                    free, seats_left = _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left)
+                    late = 0
+                if joined == 0 and prefill == 0:
+                    # Nothing to run: every waiting request of this moment was refused, or (asynchronous) the planning was
+                    # too early to see what is there now; an empty step takes no time.
+                    step -= 1
+                    seen = visible
+                    planned_at = now
+                    quiet = False
+                    continue
 
-            # C. The step runs.
-            context_part = np.int64(0)
-            if joined > 0:
-                if window > 0:
-                    young, young_base = _grown(state, window0, window_mask, step, window, young, young_base)
-                    context_part = window_ps * (young_base + young * (step + 1) + window * (decodes - young))
-                context_part += context_ps * (base_sum + decodes * (step + 1))
-            duration = max(
-                floor_ps[U(joined + chunks)],
-                token_ps[U(prefill + joined)]
-                + prefill_ps[U(prefill)]
-                + decode_ps[U(joined)]
-                + sequence_ps[U(joined + finishing)]
-                + context_part
-                + ((pair_fp * pairs) >> FRACTION_BITS),
-            )
-            end = now + duration
-            if end > fail_at:
-                s[r, MID_STEP] = 2 if policy == SGLANG and joined == 0 else 1  # 2: the decodes took no part in it
-                break
-            if joined > 0:
-                alone = token_ps[U(joined)] + decode_ps[U(joined)] + sequence_ps[U(joined)] + context_part
-                decode_only = min(duration, max(floor_ps[U(joined)], alone))
-                decode_total += decode_only
-                prefill_total += duration - decode_only
-                if policy == SGLANG:
-                    fresh = np.int64(0)
-                    for i in range(cohorts):
-                        count = state.cohort_count[cohort0 + i]
-                        histogram[U(bin_of(end - state.cohort_time[cohort0 + i]))] += count
-                        fresh += count
-                    cohorts = 0
-                    if joined > fresh:
-                        histogram[U(bin_of(end - decoded_at))] += joined - fresh
-                    decoded_at = end
+                # C. The step runs.
+                context_part = np.int64(0)
+                if joined > 0:
+                    if window > 0:
+                        young, young_base = _grown(state, window0, window_mask, step, window, young, young_base)
+                        context_part = window_ps * (young_base + young * (step + 1) + window * (decodes - young))
+                    context_part += context_ps * (base_sum + decodes * (step + 1))
+                duration = max(
+                    floor_ps[U(joined + chunks)],
+                    token_ps[U(prefill + joined)]
+                    + prefill_ps[U(prefill)]
+                    + decode_ps[U(joined)]
+                    + sequence_ps[U(joined + finishing)]
+                    + context_part
+                    + ((pair_fp * pairs) >> FRACTION_BITS),
+                )
+                end = now + duration
+                if end > fail_at:
+                    s[r, MID_STEP] = 2 if policy == SGLANG and joined == 0 else 1  # 2: the decodes took no part in it
+                    break
+                if joined > 0:
+                    alone = token_ps[U(joined)] + decode_ps[U(joined)] + sequence_ps[U(joined)] + context_part
+                    decode_only = min(duration, max(floor_ps[U(joined)], alone))
+                    decode_total += decode_only
+                    prefill_total += duration - decode_only
+                    if policy == SGLANG:
+                        fresh = np.int64(0)
+                        for i in range(cohorts):
+                            count = state.cohort_count[cohort0 + i]
+                            histogram[U(bin_of(end - state.cohort_time[cohort0 + i]))] += count
+                            fresh += count
+                        cohorts = 0
+                        if joined > fresh:
+                            histogram[U(bin_of(end - decoded_at))] += joined - fresh
+                        decoded_at = end
+                    else:
+                        histogram[U(bin_of(duration))] += joined
                 else:
-                    histogram[U(bin_of(duration))] += joined
-            else:
-                prefill_total += duration
-            steps += 1
-            totals[r, PREFILL_TOKENS] += prefill
-            totals[r, DECODE_TOKENS] += joined
-            totals[r, SEQUENCE_US] += (max_seqs - seats_left) * (duration // 1_000_000)
-            answers = 0
-
+                    prefill_total += duration
+                steps += 1
+                totals[r, PREFILL_TOKENS] += prefill
+                totals[r, DECODE_TOKENS] += joined
+                totals[r, SEQUENCE_US] += (max_seqs - seats_left) * (duration // 1_000_000)
             if joined > 0:
                 bucket = ring0 + (step & ring_mask)
                 slot = state.ring[U(bucket)]
-                if slot != -1:
-                    state.ring[U(bucket)] = -1
-                    state.ring_bits[U(bucket // WORD)] &= ~(1 << (bucket & (WORD - 1)))
+                anybody = slot != -1
+                later = np.int64(-1)
                 while slot != -1:
                     nxt = slots[U(slot), RING_NEXT]
+                    if slots[U(slot), FINISH] != step:  # when the ring comes round again
+                        slots[U(slot), RING_NEXT] = later
+                        slots[U(slot), RING_PREV] = -1
+                        if later != -1:
+                            slots[U(later), RING_PREV] = slot
+                        later = slot
+                        slot = nxt
+                        continue
                     request = slots[U(slot), REQUEST]
                     out.done[U(request)] = end
                     base = slots[U(slot), BASE]
@@ -959,6 +977,10 @@ def run(rules, prices, load, out, state):
                     elif rules.clients > 0:
                         released = release_next(rules, load, released, end)
                     slot = nxt
+                if anybody:
+                    state.ring[U(bucket)] = later
+                    if later == -1:
+                        state.ring_bits[U(bucket // WORD)] &= ~(1 << (bucket & (WORD - 1)))
 
             lasting = 0
             for i in range(finishing):
@@ -1026,21 +1048,32 @@ def run(rules, prices, load, out, state):
                 if answers > 0:
                     latch = NOTHING
 
-            seen = visible
-            planned_at = now
-            now = end
+            if together == 0:
+                seen = visible
+                planned_at = now
+                now = end
             if seats_left + (0 if rules.asynchronous else late) == 0 and blocked == NOTHING:
                 blocked = SEATS  # also for who comes while the seats stay taken
-            quiet = (
-                answers + was_late == 0
-                and partial == -1
-                and not evicted
-                and cohorts == 0
-                and (prefill == 0 or (blocked != TOKENS and not caching))
-                # What may get room while nothing is freed: a chunk whose idle hits are forgotten; SGLang's other tests.
-                and not (blocked == KV and caching and not rules.reserve_full)
-                and not (blocked == TOKENS and policy == SGLANG)
-            )
+            # Whether the next step has nothing to decide: nothing waits, or nothing has changed for what waits.
+            if (
+                stack == -1
+                and (queue == -1 or entry[U(queue)] > now)
+                and not (rules.asynchronous and answers + was_late)
+            ):
+                quiet = partial == -1 and cohorts == 0 and (policy != SGLANG or decoded_at == now)
+                if answers > 0:
+                    blocked = NOTHING
+            else:
+                quiet = (
+                    answers + was_late == 0
+                    and partial == -1
+                    and not evicted
+                    and cohorts == 0
+                    and (prefill == 0 or (blocked != TOKENS and not caching))
+                    # What may get room while nothing is freed: a chunk whose idle hits are forgotten; SGLang's other tests.
+                    and not (blocked == KV and caching and not rules.reserve_full)
+                    and not (blocked == TOKENS and policy == SGLANG)
+                )
             if answers > 0 and rules.dynamic:
                 s[r, OUTSTANDING] -= answers
                 ended = answers

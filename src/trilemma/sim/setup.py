@@ -15,6 +15,7 @@ from trilemma.workload.requests import Requests
 
 IntArray = npt.NDArray[np.int64]
 SAMPLE_ROWS = 4096  # per replica; a finer resolution is made coarser until it fits
+LONGEST_RING = 4096  # finish steps; it stays in the processor's cache, and longer answers go round more than once
 NEVER = float("inf")
 
 
@@ -224,7 +225,7 @@ def _state(
 ) -> layout.State:
     replicas, n = fleet.replicas, len(requests)
     seats, page = limits.max_num_seqs, limits.block_tokens
-    ring = _power_of_two(int(requests.output_tokens.max(initial=1)) + 2)
+    ring = _power_of_two(min(int(requests.output_tokens.max(initial=1)) + 2, LONGEST_RING))
     window_ring = _power_of_two(table.window_tokens + 3)
     scalars = np.zeros((replicas, layout.SCALARS), np.int64)
     for column in (layout.HEAD, layout.TAIL, layout.STACK, layout.STACK_END, layout.PARTIAL):
