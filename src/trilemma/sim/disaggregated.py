@@ -166,7 +166,8 @@ def _feed_forward(requests: Requests, pools: Pools, setup: Setup) -> None:
     prompts = prompts_only(requests if fits.all() else requests.take(fits))
     fleet = Fleet(replicas=pools.prefill.replicas, routing=pools.prefill.routing)
     prefill = alone.set_up(prompts, pools.prefill.table, pools.prefill.limits, fleet, clients=0, sample_s=0.0)
-    kernel.run(prefill.rules, prefill.prices, prefill.load, prefill.out, prefill.state)
+    while kernel.run(prefill.rules, prefill.prices, prefill.load, prefill.out, prefill.state):
+        pass  # here an interruption is noticed
     first = prefill.out
     setup.out.sender_totals[:] = first.totals
     link_ps = setup.load.link_ps[prompts.prompt_tokens]

@@ -22,6 +22,7 @@ from trilemma.sim.layout import (
     BASE,
     BASE_SUM,
     BEFORE,
+    BEGUN,
     BLOCKED,
     COHORTS,
     COMPUTED,
@@ -56,6 +57,7 @@ from trilemma.sim.layout import (
     PARTIAL_TARGET,
     PEAK_BLOCKS,
     PLANNED_AT,
+    PLAYED,
     PREEMPTIONS,
     PREFILL_PS,
     PREFILL_TOKENS,
@@ -69,6 +71,7 @@ from trilemma.sim.layout import (
     RETRACT_HEADROOM,
     RING_NEXT,
     RING_PREV,
+    ROUNDS,
     S_BLOCKS,
     S_DECODE_PS,
     S_DECODE_TOKENS,
@@ -273,7 +276,9 @@ def _ratio_left(slots, head, output, max_new, step):
 
 @compiled
 def run(rules, prices, load, out, state):
-    """Play a load on a fleet; everything is written in place (setup.py makes the arrays and says what they hold).
+    """Play some of a load on a fleet; whether there is more. The caller calls again, and can be interrupted between.
+
+    Everything is written in place (setup.py makes the arrays and says what they hold).
 
     The outer loop picks a replica and a time: replicas whose requests are dealt out beforehand run once, to the end;
     others as far as the router needs to look. Then what the replica remembers is loaded into local variables, its
@@ -295,18 +300,20 @@ def run(rules, prices, load, out, state):
     generated, crossing, histogram = state.generated, state.crossing, out.histogram
     leaves_late = rules.asynchronous or caching  # with a cache they leave in the order of their admission
     replicas = s.shape[0]
-    dealt = 0
-    while True:
+    rounds = np.int64(ROUNDS)
+    while rounds > 0:
         if rules.dynamic:
+            rounds -= 1
             r, until = router.next_call(rules, load, out, state)
             if r == -1:
-                break
+                return False
         else:
-            if dealt == replicas:
-                break
-            r, until = dealt, FAR
-            dealt += 1
-            if rules.clients > 0:
+            r, until = state.events[PLAYED], FAR
+            if r == replicas:
+                return False
+            begins = state.events[BEGUN] == r
+            state.events[BEGUN] = r + 1
+            if begins and rules.clients > 0:
                 released = s[r, RELEASED]
                 for _ in range((rules.clients - r + replicas - 1) // replicas):
                     released = release_next(rules, load, released, 0)
@@ -330,7 +337,8 @@ def run(rules, prices, load, out, state):
         prefill_total = np.int64(0)
         decode_total = np.int64(0)
 
-        while True:
+        while rounds > 0:
+            rounds -= 1
             if late > 0 and now <= until:
                 idle_now = head == -1 and stack == -1 and (queue == -1 or entry[U(queue)] > now) and now < until
                 if idle_now or not rules.asynchronous:
@@ -877,8 +885,8 @@ def run(rules, prices, load, out, state):
                     free, seats_left = _free_late(rules, load, state, nodes, where, seat0, late, free, seats_left)
                     late = 0
                 if joined == 0 and prefill == 0:
-                    # Nothing to run: every waiting request of this moment was refused, or (asynchronous) the planning was
-                    # too early to see what is there now; an empty step takes no time.
+                    # Nothing to run: every waiting request of this moment was refused, or (asynchronous) the planning
+                    # was too early to see what is there now; an empty step takes no time.
                     step -= 1
                     seen = visible
                     planned_at = now
@@ -1070,7 +1078,8 @@ def run(rules, prices, load, out, state):
                     and not evicted
                     and cohorts == 0
                     and (prefill == 0 or (blocked != TOKENS and not caching))
-                    # What may get room while nothing is freed: a chunk whose idle hits are forgotten; SGLang's other tests.
+                    # What may get room though nothing is freed: a chunk whose idle hits are forgotten; in SGLang's
+                    # other tests.
                     and not (blocked == KV and caching and not rules.reserve_full)
                     and not (blocked == TOKENS and policy == SGLANG)
                 )
@@ -1081,6 +1090,8 @@ def run(rules, prices, load, out, state):
                 if rules.feedback:
                     break
 
+        if rounds > 0 and not rules.dynamic:
+            state.events[PLAYED] += 1
         totals[r, STEPS] += steps
         totals[r, PREFILL_PS] += prefill_total
         totals[r, DECODE_PS] += decode_total
@@ -1109,3 +1120,4 @@ def run(rules, prices, load, out, state):
                     if window > 0:
                         first += window_ps * (young_base + young * (step + 2) + window * (decodes - young))
                     s[r, NEXT_CHANGE] = now + k * first + context_ps * decodes * (k * (k - 1) // 2)
+    return True

@@ -13,7 +13,7 @@ HISTOGRAM_BINS = 64 * HISTOGRAM_SUBBINS
 FAR = np.int64(2**62)
 LONGEST_STRETCH = 65_536  # steps taken at once: slope x k**2 stays inside 64 bits
 WORD = 32  # bits used of a bitmap word
-SHORTEST_STRETCH = 3  # steps; fewer are as fast one by one
+ROUNDS = 200_000  # of the kernel, between two looks at whether the user wants to stop: some 10 ms
 MOST_NEW_TOKENS = 4096  # SGLang's CLIP_MAX_NEW_TOKENS
 RETRACT_HEADROOM = 20  # SGLang's retract_decode_steps
 
@@ -44,9 +44,10 @@ REQUEST, BASE, FINISH, BEFORE, AFTER, RING_NEXT, RING_PREV, UNITS = range(8)
 COMPUTED = RING_NEXT  # before its first token: tokens computed before the step at hand
 
 # What the router remembers: coming arrivals in the heap, the next of those that depend on nothing, the next replica
-# event, requests counted by round robin, those waiting for a replica (first, last), replicas that serve.
-WAITING_ANSWERS, NEXT_ARRIVAL, NEXT_EVENT, ROUTED, HOMELESS, HOMELESS_END, SERVING, SENT = range(8)
-EVENTS = 8
+# event, requests counted by round robin, those waiting for a replica (first, last), replicas that serve, requests that
+# clients have sent; where requests are dealt out beforehand the replicas played to the end and those begun.
+(WAITING_ANSWERS, NEXT_ARRIVAL, NEXT_EVENT, ROUTED, HOMELESS, HOMELESS_END, SERVING, SENT, PLAYED, BEGUN) = range(10)
+EVENTS = 10
 READY, DRAIN, FAIL = range(3)
 
 # A row of samples.

@@ -94,7 +94,8 @@ def simulate(
             clients=clients, sample_s=sample_s, speculation=speculation, ranks=ranks, shared_experts=shared_experts,
         )  # fmt: skip
     setup = set_up(requests, table, limits, fleet, clients=clients, sample_s=sample_s)
-    kernel.run(setup.rules, setup.prices, setup.load, setup.out, setup.state)
+    while kernel.run(setup.rules, setup.prices, setup.load, setup.out, setup.state):
+        pass  # here an interruption is noticed
     out, totals = setup.out, setup.out.totals
     arrival_s = seconds(setup.load.arrival)
     queued_s = seconds(out.start)
