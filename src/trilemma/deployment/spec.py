@@ -1,6 +1,6 @@
 """A deployment: model x precision x accelerator x engine x parallelism x scheduler knobs x replicas."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.engine import Engine
@@ -67,3 +67,14 @@ class Deployment:
     def gpus(self) -> int:
         """GPUs of all replicas."""
         return self.replicas * self.parallelism.gpus
+
+    @property
+    def rank_knobs(self) -> SchedulerKnobs:
+        """The knobs of one attention-DP rank: SGLang divides its chunk and its seats by the ranks, others do not."""
+        ranks, knobs = self.parallelism.data, self.knobs
+        if self.engine.name != "sglang" or ranks == 1:
+            return knobs
+        tokens = max(1, knobs.max_num_batched_tokens // ranks)
+        return replace(
+            knobs, max_num_batched_tokens=tokens, max_num_seqs=min(tokens, max(1, knobs.max_num_seqs // ranks))
+        )

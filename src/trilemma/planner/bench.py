@@ -17,6 +17,7 @@ from trilemma.planner.candidates import Candidate
 from trilemma.planner.question import Question
 from trilemma.search.bisect import largest
 from trilemma.sim.interval import margin
+from trilemma.sim.limits import limits_of
 from trilemma.sim.replica import EngineLimits, Run, simulate
 from trilemma.workload.requests import Requests
 
@@ -38,14 +39,8 @@ class Bench:
     last_misses: tuple[Miss, ...] = ()
 
     def __post_init__(self) -> None:
-        knobs = self.candidate.deployment.knobs
         self.table = self.candidate.steps.table()
-        self.limits = EngineLimits(
-            max_num_batched_tokens=knobs.max_num_batched_tokens,
-            max_num_seqs=knobs.max_num_seqs,
-            block_tokens=knobs.block_tokens,
-            kv_blocks=self.candidate.memory.usable_blocks,
-        )
+        self.limits = limits_of(self.candidate.deployment, self.candidate.memory.usable_blocks)
 
     def play(self, requests: Requests, replicas: int, clients: int = 0) -> Run:
         """One simulation; TTFT and e2e include the engine's time per request before scheduling."""

@@ -87,6 +87,7 @@ from trilemma.sim.layout import (
     SEEN,
     SEQUENCE_US,
     SGLANG,
+    SOONEST,
     STACK,
     STACK_END,
     STACKED,
@@ -332,7 +333,7 @@ def run(rules, prices, load, out, state):
         late, latch, ratio, new_sum, long_new = s[r, LATE], s[r, LATCH], s[r, RATIO], s[r, NEW_SUM], s[r, LONG_NEW]
         cohorts, decoded_at, released, next_sample = s[r, COHORTS], s[r, DECODED_AT], s[r, RELEASED], s[r, NEXT_SAMPLE]
         ended, ended_at, stacked, stack_end = s[r, ENDED], s[r, ENDED_AT], s[r, STACKED], s[r, STACK_END]
-        admissions = s[r, ADMISSIONS]
+        admissions, soonest = s[r, ADMISSIONS], s[r, SOONEST]
         steps = np.int64(0)
         prefill_total = np.int64(0)
         decode_total = np.int64(0)
@@ -370,7 +371,9 @@ def run(rules, prices, load, out, state):
             answers = prefill = chunks = finishing = was_late = np.int64(0)
             evicted = False
             if quiet and decodes > 0 and (blocked != NOTHING or queue == -1 or entry[U(queue)] > now):
-                finish = next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1) + 1
+                if soonest <= step:
+                    soonest = step + 1 + next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1)
+                finish = soonest - step
                 k = min(finish, LONGEST_STRETCH)
                 first = token_ps[U(decodes)] + decode_ps[U(decodes)] + sequence_ps[U(decodes)]
                 first += context_ps * (base_sum + decodes * (step + 2))
@@ -400,13 +403,19 @@ def run(rules, prices, load, out, state):
                         periods = free // decodes
                         rest = page
                     taken = decodes * periods
-                    at = residue(-(step + 1), page)
-                    for j in range(rest):
-                        if taken + crossing[U(page0 + at)] > free:
-                            rest = j
-                            break
-                        taken += crossing[U(page0 + at)]
-                        at = at - 1 if at > 0 else page - 1
+                    at = page0 + residue(-(step + 1), page)
+                    if taken + decodes <= free:
+                        for j in range(max(at - rest + 1, page0), at + 1):
+                            taken += crossing[U(j)]
+                        for j in range(at - rest + 1 + page, page0 + page):
+                            taken += crossing[U(j)]
+                    else:
+                        for j in range(rest):
+                            if taken + crossing[U(at)] > free:
+                                rest = j
+                                break
+                            taken += crossing[U(at)]
+                            at = at - 1 if at > page0 else page0 + page - 1
                     if periods * page + rest < k:
                         k = periods * page + rest
                         total = k * first + slope * (k * (k - 1) // 2)
@@ -1021,6 +1030,7 @@ def run(rules, prices, load, out, state):
                 else:
                     lasting += 1
                     last_step = step + output[U(request)] - generated[U(request)]
+                    soonest = min(soonest, last_step)
                     slots[U(slot), FINISH] = last_step
                     base = target - step - 1
                     slots[U(slot), BASE] = base
@@ -1104,7 +1114,7 @@ def run(rules, prices, load, out, state):
         s[r, LATE], s[r, LATCH], s[r, RATIO], s[r, NEW_SUM], s[r, LONG_NEW] = late, latch, ratio, new_sum, long_new
         s[r, COHORTS], s[r, DECODED_AT], s[r, RELEASED] = cohorts, decoded_at, released
         s[r, ENDED], s[r, ENDED_AT], s[r, STACKED], s[r, STACK_END] = ended, ended_at, stacked, stack_end
-        s[r, ADMISSIONS] = admissions
+        s[r, ADMISSIONS], s[r, SOONEST] = admissions, soonest
 
         # When an answer can come at the earliest, if no request comes before.
         if (head == -1 and stack == -1 and queue == -1 and late == 0) or s[r, MID_STEP]:
@@ -1113,7 +1123,10 @@ def run(rules, prices, load, out, state):
             s[r, NEXT_CHANGE] = now if late > 0 and not rules.asynchronous else now + 1
             looks_inside = rules.routing == PREFIX_AWARE  # at what is cached, which decodes change
             if rules.dynamic and not looks_inside and quiet and decodes > 0 and (blocked != NOTHING or queue == -1):
-                k = next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1) + 1
+                if soonest <= step:
+                    soonest = step + 1 + next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1)
+                    s[r, SOONEST] = soonest
+                k = soonest - step
                 if k <= LONGEST_STRETCH and (policy == NO_EVICT or decodes * (k // page + 1) <= free):
                     first = token_ps[U(decodes)] + decode_ps[U(decodes)] + sequence_ps[U(decodes)]
                     first += context_ps * (base_sum + decodes * (step + 2))

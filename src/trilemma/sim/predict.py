@@ -16,6 +16,7 @@ from trilemma.errors import UnsupportedError
 from trilemma.latency.step import StepModel, StepTerms
 from trilemma.sim.benchmark import BenchmarkResult, closed_loop, uniform_lengths
 from trilemma.sim.interval import Estimate, around
+from trilemma.sim.limits import limits_of
 from trilemma.sim.replica import EngineLimits, Run, simulate
 from trilemma.workload.requests import Requests
 from trilemma.workload.streams import stream
@@ -100,14 +101,7 @@ def prepare(c: Configuration, deployment: Deployment, efficiency: Efficiency) ->
     held = memory(deployment)
     if not held.fits:
         raise UnsupportedError(f"does not fit: {why_not(deployment)}")
-    knobs = deployment.knobs
-    limits = EngineLimits(
-        max_num_batched_tokens=knobs.max_num_batched_tokens,
-        max_num_seqs=knobs.max_num_seqs,
-        block_tokens=knobs.block_tokens,
-        kv_blocks=held.usable_blocks,
-    )
-    return StepModel(deployment, efficiency), limits
+    return StepModel(deployment, efficiency), limits_of(deployment, held.usable_blocks, ignore_eos=True)
 
 
 def play(c: Configuration, efficiency: Efficiency, *, seed: int = 0) -> tuple[BenchmarkResult, StepModel]:

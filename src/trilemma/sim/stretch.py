@@ -14,9 +14,10 @@ def bin_of(gap_ps):
 
 
 @inner
-def bin_end(index):
-    """The smallest gap beyond a bin, ps (whole for gaps of 2**10 ps and more; shorter ones have bins of their own)."""
-    return np.int64(np.ceil(np.int64((index + 1 + 1022 * HISTOGRAM_SUBBINS) << 43).view(np.float64)))
+def bin_end(gap_ps):
+    """The smallest gap beyond the bin of a positive gap, ps; gaps below 2**10 ps have bins of their own."""
+    shift = max((np.float64(gap_ps).view(np.int64) >> 52) - 1023 - 9, 0)
+    return ((gap_ps >> shift) + 1) << shift
 
 
 @inner
@@ -69,19 +70,16 @@ def first_reaching(first_ps, slope_ps, wanted_ps):
 def add_gaps(histogram, count, first_ps, slope_ps, steps):
     """Count the gaps of `count` sequences over steps of first, first + slope, ... ps."""
     if slope_ps == 0:
-        histogram[bin_of(first_ps)] += count * steps
+        histogram[np.uint64(bin_of(first_ps))] += count * steps
     else:
         gap = first_ps
         left = steps
-        while True:
-            index = bin_of(gap)
-            inside = (bin_end(index) - gap + slope_ps - 1) // slope_ps
-            if inside >= left:
-                histogram[index] += count * left
-                break
-            histogram[index] += count * inside
+        while gap + slope_ps * (left - 1) >= bin_end(gap):
+            inside = np.int64(np.uint64(bin_end(gap) - gap + slope_ps - 1) // np.uint64(slope_ps))
+            histogram[np.uint64(bin_of(gap))] += count * inside
             left -= inside
             gap += inside * slope_ps
+        histogram[np.uint64(bin_of(gap))] += count * left
 
 
 @compiled
