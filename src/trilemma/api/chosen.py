@@ -90,8 +90,6 @@ def chosen_deployment(asked: Asked, wanted: Mapping[str, Any]) -> Deployment:
     if "tensor" in wanted:
         space = replace(space, tensor_parallel=(wanted["tensor"],))
     spread = Parallelism(data=wanted.get("data", 1), expert=wanted.get("expert", 1), pipeline=wanted.get("pipeline", 1))
-    if spread.data > 1:
-        raise UnsupportedError("attention data parallelism under a trace is not simulated yet; use --replicas")
     first = replace(
         space, accelerators=space.accelerators[:1], engines=space.engines[:1], precisions=space.precisions[:1],
         only_native=False,

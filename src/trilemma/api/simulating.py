@@ -21,10 +21,15 @@ from trilemma.report.document import deployment_dict, finite, limit_dict, memory
 from trilemma.report.files import check_apart, check_writable
 from trilemma.report.requests_file import check_table_file, request_columns, series_columns, write_table
 from trilemma.report.simulation import series_dict
+from trilemma.sim.engine import EngineLimits, Policy
 from trilemma.units import parse_time_s, show_time
 from trilemma.workload.requests import FloatArray
 
 COMPARISONS = ("prefix-caching",)
+CAPACITY_POLICIES = {
+    "guaranteed-no-evict": Policy.TRTLLM_NO_EVICT,
+    "max-utilization": Policy.TRTLLM_MAX_UTILIZATION,
+}
 LEAST_RESOLUTION_S = 1e-6
 SATURATED_WITHOUT = "saturation is measured without prefix caching"
 
@@ -71,6 +76,8 @@ def simulate(
     routing: str = "round-robin",
     prefix_caching: bool = False,
     async_scheduling: bool = False,
+    capacity_policy: str | None = None,
+    max_tokens: int | None = None,
     compare: str | None = None,
     resolution: str | None = None,
     files: RunFiles | None = None,
@@ -83,8 +90,10 @@ def simulate(
 
     `deployment` overrides the scenario's space key by key: accelerator, engine, precision, kv_precision, tensor,
     pipeline, data, expert, replicas (default 1), max_num_batched_tokens, max_num_seqs. What neither says takes the
-    space's first value, tensor parallelism the smallest that fits. `routing` is one of ROUTINGS. `resolution` is a
-    time such as "10 s"; left out, the run is cut into about a hundred intervals.
+    space's first value, tensor parallelism the smallest that fits. `routing` is one of ROUTINGS, `capacity_policy` one
+    of CAPACITY_POLICIES (TensorRT-LLM's; None: the first). `max_tokens` is what clients ask for at most, where the
+    engine holds KV back by it; None: what they get. `resolution` is a time such as "10 s"; left out, the run is cut
+    into about a hundred intervals.
 
     `compare` "prefix-caching" gives {"off": ..., "on": ...}, each such a result; `files` are then not written.
 
@@ -109,6 +118,7 @@ def simulate(
         step(0, 3, "choosing")
         replicas, stage = staged(asked, deployment, routing=ROUTINGS[routing], prefix_caching=caching)
         stage.limits = replace(stage.limits, async_scheduling=async_scheduling)
+        stage.limits = _reserving(stage.limits, capacity_policy, max_tokens)
         most_rps = saturated(stage, step)
         stage.sample_s = resolution_s or usual_resolution_s(_span_s(asked, most_rps * replicas))
         trial = held(stage, most_rps, replicas, step)
@@ -131,6 +141,25 @@ def _check_choices(routing: str, compare: str | None, *, prefix_caching: bool) -
     if routing == "prefix-aware" and (compare is not None or not prefix_caching):
         found = "a comparison with it off" if compare is not None else "caching off"
         raise InputError("--routing", expected="prefix caching on beside prefix-aware routing", found=found)
+
+
+def _reserving(limits: EngineLimits, capacity_policy: str | None, max_tokens: int | None) -> EngineLimits:
+    """The engine's scheduler with its capacity policy, and with what clients ask for, where that counts."""
+    if capacity_policy is not None:
+        if capacity_policy not in CAPACITY_POLICIES:
+            hint, names = did_you_mean(capacity_policy, CAPACITY_POLICIES), ", ".join(CAPACITY_POLICIES)
+            raise InputError("--capacity-policy", expected=f"one of {names}", found=repr(capacity_policy), hint=hint)
+        if limits.policy is not Policy.TRTLLM_NO_EVICT:
+            raise InputError("--capacity-policy", expected="TensorRT-LLM", found="an engine without one")
+        limits = replace(limits, policy=CAPACITY_POLICIES[capacity_policy])
+    if max_tokens is None:
+        return limits
+    if max_tokens < 1:
+        raise InputError("--max-tokens", expected="a whole number of at least 1", found=str(max_tokens))
+    if limits.policy not in {Policy.TRTLLM_NO_EVICT, Policy.SGLANG}:
+        expected = "SGLang, or TensorRT-LLM's guaranteed-no-evict"
+        raise InputError("--max-tokens", expected=expected, found="a scheduler that does not look at it")
+    return replace(limits, max_new_tokens=max_tokens)
 
 
 def _resolution_s(resolution: str | None) -> float | None:
@@ -168,6 +197,7 @@ def simulated_dict(trial: Trial, asked: Asked, stage: Stage, outcomes: Outcomes)
             "routing": next(name for name, routing in ROUTINGS.items() if routing is stage.routing),
             "prefix_caching": stage.limits.prefix_caching,
             "async_scheduling": stage.limits.async_scheduling,
+            "scheduler": stage.limits.policy.name.lower(),
         },
         "requests": summary.requests,
         "finished": summary.finished,

@@ -45,6 +45,8 @@ class Stage(Bench):
             clients=clients,
             fleet=Fleet(replicas=replicas, routing=routing, seed=self.question.seed),
             sample_s=self.sample_s,
+            ranks=self.ranks,
+            shared_experts=self.ranks > 1,
         )
         self.played = requests, run
         before_s = self.request_s
@@ -88,7 +90,7 @@ class Stage(Bench):
             samples,
             np.stack([rows[-1] for rows in samples]),
             resolution_ps=round(max(self.sample_s, run.sample_s) * PS_PER_S),
-            kv_blocks=self.limits.kv_blocks,
+            kv_blocks=self.limits.kv_blocks * self.ranks,
             replica=run.replica.astype(np.int64),
             arrival_ps=_whole_ps(timings.arrival_s),
             start_ps=_whole_ps(timings.arrival_s + run.queued_s),

@@ -54,6 +54,20 @@ AsyncScheduling = Annotated[
     bool,
     typer.Option("--async-scheduling/--no-async-scheduling", help="Whether a step is scheduled during the one before."),
 ]
+CapacityPolicy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="TensorRT-LLM's: guaranteed-no-evict (if left out) or max-utilization.",
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Tokens clients ask for at most, where the engine holds KV back by it; what they get if left out.",
+    ),
+]
 Compare = Annotated[str | None, typer.Option(metavar="WHAT", help="prefix-caching: both ways side by side.")]
 Resolution = Annotated[
     str | None, typer.Option(metavar="TIME", help="Length of the intervals of the run over time, such as '10 s'.")

@@ -28,6 +28,8 @@ def simulate(
     routing: o.RoutingName = None,
     prefix_caching: o.PrefixCaching = False,
     async_scheduling: o.AsyncScheduling = False,
+    capacity_policy: o.CapacityPolicy = None,
+    max_tokens: o.MaxTokens = None,
     compare: o.Compare = None,
     resolution: o.Resolution = None,
     requests_file: o.RequestsFile = None,
@@ -56,7 +58,10 @@ def simulate(
         "requests": requests_file, "series": series_file, "trace": chrome_trace,
         "trace_requests": chrome_trace_requests,
     })  # fmt: skip
-    choices = o.given({"routing": routing, "compare": compare, "resolution": resolution})
+    choices = o.given({
+        "routing": routing, "capacity_policy": capacity_policy, "max_tokens": max_tokens,
+        "compare": compare, "resolution": resolution,
+    })  # fmt: skip
     with progress("simulations", quiet=quiet) as advance:
         result = api.simulate(
             scenario,

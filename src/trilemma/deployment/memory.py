@@ -137,8 +137,8 @@ def memory(deployment: Deployment, *, reference_tokens: int | None = None) -> Me
     `max_model_len` must fit (vLLM refuses to start otherwise); without one, a sequence of `max_num_batched_tokens`,
     since nothing shorter could use the step. Capacity is stated at `reference_tokens` (say, a workload's mean context,
     where windows or recurrent state make short sequences dearer per token), else at `max_model_len` or the model's
-    longest context, as vLLM's "GPU KV cache size" is; at most what the pool holds. Each attention-DP rank has a scheduler
-    of its own, with `rank_knobs`.
+    longest context, as vLLM's "GPU KV cache size" is; at most what the pool holds. Each attention-DP rank has a
+    scheduler of its own, with `rank_knobs`.
     """
     model, knobs, engine = deployment.model, deployment.rank_knobs, deployment.engine
     mtp = deployment.speculative_mtp

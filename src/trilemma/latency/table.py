@@ -12,12 +12,28 @@ acts on them is a whole number of picoseconds, so that sums over many steps are 
 """
 
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
 
 FRACTION_BITS = 10
+LONGEST_TERM_PS = 10**15  # 1,000 s, for one entry of a column; what steps may add up to the simulator says (sim/door.py)
+STEEPEST_SLOPE = 10**12  # a second per token
 IntArray = npt.NDArray[np.int64]
+COLUMNS = ("token_ps", "prefill_ps", "decode_ps", "sequence_ps", "floor_ps")
+SLOPES = ("context_ps", "pair_fp", "window_tokens", "window_ps")
+
+
+def _check_column(name: str, column: IntArray) -> None:
+    """ValueError for anything but a row of int64 from 0 to LONGEST_TERM_PS."""
+    if not isinstance(column, np.ndarray) or column.dtype != np.int64 or column.ndim != 1:
+        found = f"{column.dtype} of shape {column.shape}" if isinstance(column, np.ndarray) else type(column).__name__
+        raise ValueError(f"{name}: expected step times in a row of int64, found {found}")
+    if column.size and column.min() < 0:
+        raise ValueError(f"{name}: step time terms cannot be negative, found {column.min():,} ps")
+    if column.size and column.max() > LONGEST_TERM_PS:
+        raise ValueError(f"{name}: a step time term is at most {LONGEST_TERM_PS:,} ps, found {column.max():,} ps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +42,8 @@ class StepTable:
     int64 >= 0; context_ps and window_ps are ps per token, pair_fp ps per unit in 2**-FRACTION_BITS. floor_ps is the
     time the host needs for a step of so many scheduled sequences while the accelerator runs the one before; zeros
     where nothing overlaps (the default). window_tokens is 0 where no layer's work is capped by a window. token_ps must
-    be positive from 1 token on, or the clock would stall; ValueError otherwise."""
+    be positive from 1 token on, or the clock would stall. ValueError otherwise, and for other types, entries beyond
+    LONGEST_TERM_PS or slopes beyond STEEPEST_SLOPE."""
 
     token_ps: IntArray
     prefill_ps: IntArray
@@ -39,8 +56,10 @@ class StepTable:
     floor_ps: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
-        if self.token_ps.size < 2 or (self.token_ps[1:] < 1).any():
-            raise ValueError("a step of at least one token needs a positive time")
+        for name in COLUMNS:
+            _check_column(name, getattr(self, name))
+        if self.token_ps.size < 2 or self.token_ps[1:].min() < 1:
+            raise ValueError("token_ps: a step of at least one token needs a positive time")
         if self.prefill_ps.size != self.token_ps.size:
             raise ValueError("token_ps and prefill_ps must be equally long")
         if self.sequence_ps.size < 2 or self.decode_ps.size != self.sequence_ps.size:
@@ -49,10 +68,13 @@ class StepTable:
             object.__setattr__(self, "floor_ps", np.zeros(self.sequence_ps.size, np.int64))
         if self.floor_ps.size != self.sequence_ps.size:
             raise ValueError("floor_ps and sequence_ps must be equally long")
-        terms = (self.prefill_ps, self.decode_ps, self.sequence_ps, self.floor_ps)
-        slopes = (self.context_ps, self.window_ps, self.pair_fp, self.window_tokens)
-        if any((term < 0).any() for term in terms) or min(slopes) < 0:
-            raise ValueError("step time terms cannot be negative")
+        for name in SLOPES:
+            slope = getattr(self, name)
+            if isinstance(slope, bool) or not isinstance(slope, Integral):
+                raise ValueError(f"{name}: expected a whole number, step times are integers; found {slope!r}")
+            if not 0 <= slope <= STEEPEST_SLOPE:
+                raise ValueError(f"{name} cannot be negative or beyond {STEEPEST_SLOPE:,}, found {slope:,}")
+            object.__setattr__(self, name, int(slope))
         if (self.window_tokens == 0) != (self.window_ps == 0):
             raise ValueError("window_tokens and window_ps come together")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from trilemma.latency.table import StepTable
 from trilemma.metrics.limits import Metric, Miss
@@ -45,12 +46,20 @@ class Bench:
     def play(self, requests: Requests, replicas: int, clients: int = 0) -> Run:
         """One simulation; TTFT and e2e include the engine's time per request before scheduling."""
         self.simulations += 1
-        run = simulate(requests, self.table, self.limits, replicas=replicas, clients=clients)
+        run = simulate(
+            requests, self.table, self.limits, replicas=replicas, clients=clients,
+            ranks=self.ranks, shared_experts=self.ranks > 1,
+        )  # fmt: skip
         before_s = self.candidate.steps.efficiency.engine.request_s
         timings = replace(
             run.timings, first_token_s=run.timings.first_token_s + before_s, done_s=run.timings.done_s + before_s
         )
         return replace(run, timings=timings)
+
+    @property
+    def ranks(self) -> int:
+        """Attention-DP ranks of a replica, which step together; `limits` are those of one."""
+        return self.candidate.deployment.parallelism.data
 
     @cached_property
     def margins(self) -> Mapping[Metric, float]:
@@ -69,10 +78,11 @@ class Bench:
 def saturation_rps(bench: Bench) -> float:
     """Requests per second of one replica with an endless queue: the middle half of the answers of a long burst.
 
+    Of lengths alone: prefix blocks stay out, for requests picked all over a workload share fewer than neighbours do.
     0.0 when every request is refused.
     """
     requests = bench.question.workload.requests
-    n, wanted = len(requests), max(SATURATION_REQUESTS, 4 * bench.limits.max_num_seqs)
+    n, wanted = len(requests), max(SATURATION_REQUESTS, 4 * bench.limits.max_num_seqs * bench.ranks)
     # Taken all over a long workload, which may drift; a short one comes round again, or its end would be all there is.
     index = np.arange(wanted) * n // wanted if n > wanted else np.arange(wanted) % n
     burst = Requests(
@@ -98,12 +108,29 @@ def stream_at(requests: Requests, rate_rps: float) -> tuple[Requests, int]:
     """Requests as `replicas` replicas of a round-robin fleet see them, each at `rate_rps`: (requests, replicas).
 
     Of k replicas as many are kept as give KNEE_REQUESTS requests, so that a tail percentile rests on enough of them.
+    Sessions stay whole: a turn comes after the answer to the one before it, and shares its prefix.
     """
     trace_rps = requests.rate_per_s
     ways = max(1, round(trace_rps / rate_rps))
     kept = min(ways, len(requests), max(1, -(-KNEE_REQUESTS * ways // len(requests))))
-    mine = requests.take(np.arange(len(requests)) % ways < kept)
-    return mine.at_rate(rate_rps * ways / trace_rps), kept
+    mine = requests.take(_dealt(requests) % ways < kept)
+    factor = rate_rps * ways / trace_rps
+    if requests.session is not None:  # which may be of unequal length
+        factor *= kept * len(requests) / (ways * len(mine))
+    return mine.at_rate(factor), kept
+
+
+def _dealt(requests: Requests) -> npt.NDArray[np.int64]:
+    """(n,) a request's number, or its session's, counted in order of (first) arrival."""
+    n = len(requests)
+    if requests.session is None:
+        return np.arange(n)
+    alone = requests.session < 0
+    names = np.where(alone, int(requests.session.max()) + 1 + np.arange(n), requests.session)
+    _, first, which = np.unique(names, return_index=True, return_inverse=True)
+    number = np.empty(first.size, np.int64)
+    number[np.argsort(first)] = np.arange(first.size)
+    return number[which.reshape(-1)]
 
 
 def knee_rps(bench: Bench, saturated_rps: float) -> tuple[float, Run | None]:

@@ -11,6 +11,7 @@ from trilemma.planner.answer import Fleet, Rejection, Trial, describe
 from trilemma.planner.bench import Bench
 from trilemma.planner.candidates import Candidate
 from trilemma.planner.question import Question
+from trilemma.sim.limits import assumptions
 from trilemma.sim.predict import approximations
 from trilemma.sim.replica import Run
 
@@ -95,18 +96,19 @@ def trial_of(
         binds=what_binds(bench, at_knee, capacity, decode, prefill),
         peak_kv_share=at_knee.peak_kv_share,
         source=candidate.steps.source,
-        notes=approximations(candidate.steps),
+        notes=approximations(candidate.steps) + assumptions(bench.limits, ranks=bench.ranks),
     )
 
 
 def step_terms(candidate: Candidate, run: Run) -> tuple[StepTerms, StepTerms]:
-    """(decode, prefill) terms of typical steps: the mean batch of `run`, and a full prefill chunk of a mean prompt."""
+    """(decode, prefill) terms of typical steps of an attention-DP rank: the mean batch of `run`, and a full prefill
+    chunk of mean prompts."""
     timings: Timings = run.timings
     done = timings.finished
-    batch = max(1, round(run.mean_running))
+    batch = max(1, round(run.mean_running / candidate.deployment.parallelism.data))
     context = float(timings.prompt_tokens[done].mean() + timings.output_tokens[done].mean() / 2)
     decode = candidate.steps.terms(decodes=batch, context_sum=round(batch * (context + 1)), sampling=batch)
-    budget = candidate.deployment.knobs.max_num_batched_tokens
+    budget = candidate.deployment.rank_knobs.max_num_batched_tokens
     prompt = max(1, round(float(timings.prompt_tokens[done].mean())))
     whole, rest = divmod(budget, prompt)
     pairs = whole * prompt * (prompt + 1) + rest * (rest + 1)
@@ -115,11 +117,11 @@ def step_terms(candidate: Candidate, run: Run) -> tuple[StepTerms, StepTerms]:
 
 def what_binds(bench: Bench, run: Run, capacity: Capacity, decode: StepTerms, prefill: StepTerms) -> str:
     """What keeps a replica from taking more load, in words: the limit it would miss, and the resource behind it."""
-    seats = bench.limits.max_num_seqs
+    seats = bench.limits.max_num_seqs * bench.ranks
     if run.timings.preemptions.sum() or run.peak_kv_share > 0.98:
         resource = f"KV memory ({100 * run.peak_kv_share:.0f}% full)"
     elif run.mean_running >= 0.95 * seats:
-        resource = f"scheduler seats (max_num_seqs {seats})"
+        resource = f"scheduler seats (max_num_seqs {bench.candidate.deployment.knobs.max_num_seqs})"
     else:
         resource = decode.bottleneck
     knee, saturated = capacity.knee_rps, capacity.saturation_rps

@@ -3,6 +3,27 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from trilemma.errors import UnsupportedError
+from trilemma.sim.checks import MOST_TOKENS, flag, real, whole
+
+MOST_SEQS = 2**20  # sequences x microseconds of the whole clock are below 2**63
+MOST_BLOCK_TOKENS = 2**20  # 2**40 KV blocks are below 2**63 tokens (see stretch.residue)
+MOST_BLOCKS = 2**31  # of MOST_BLOCK_TOKENS: below 2**52 tokens
+MOST_CACHED_BLOCKS = 2**30  # 64 bytes each where a prefix cache names them
+MOST_CONSERVATIVENESS = 100.0
+
+# Every whole number of EngineLimits: (the least, the most).
+_WHOLE = {
+    "max_num_batched_tokens": (1, MOST_TOKENS),
+    "max_num_seqs": (1, MOST_SEQS),
+    "block_tokens": (1, MOST_BLOCK_TOKENS),
+    "kv_blocks": (1, MOST_BLOCKS),
+    "chunk_unit_tokens": (1, MOST_TOKENS),
+    "long_prefill_token_threshold": (0, MOST_TOKENS),
+    "max_new_tokens": (0, MOST_TOKENS),
+}
+_FLAGS = ("reserve_full_isl", "async_scheduling", "chunked_prefill", "mixed_chunk", "ignore_eos", "prefix_caching")
+
 
 class Policy(IntEnum):
     """Which engine's scheduling rules; the number is what the compiled kernels read."""
@@ -27,7 +48,10 @@ class EngineLimits:
     (fixed output lengths, as benchmarks send) holds back all of it.
     `prefix_caching` keeps computed prefix blocks where the requests name theirs.
 
-    ValueError for zero capacity or max_num_batched_tokens < max_num_seqs, which vLLM refuses too.
+    Whole numbers may be numpy's. ValueError for zero capacity, numbers that are not whole, a conservativeness outside
+    (0, MOST_CONSERVATIVENESS], another engine's options or max_num_batched_tokens < max_num_seqs, which vLLM refuses
+    too; UnsupportedError for more than the simulator holds: 2**31 tokens or blocks (2**30 blocks of a prefix cache),
+    MOST_SEQS sequences, blocks of MOST_BLOCK_TOKENS.
     """
 
     max_num_batched_tokens: int
@@ -47,10 +71,23 @@ class EngineLimits:
     prefix_caching: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.max_num_seqs, self.block_tokens, self.kv_blocks, self.chunk_unit_tokens) < 1:
-            raise ValueError(f"seats, block size, KV blocks and chunk unit must be at least 1, found {self}")
-        if min(self.long_prefill_token_threshold, self.max_new_tokens) < 0 or not self.conservativeness > 0:
-            raise ValueError(f"thresholds cannot be negative and conservativeness must be positive, found {self}")
+        for name, (least, most) in _WHOLE.items():
+            object.__setattr__(self, name, whole(name, getattr(self, name), least=least, most=most))
+        for name in _FLAGS:
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
+        if not isinstance(self.policy, Policy):
+            raise ValueError(f"policy: expected one of {', '.join(f'Policy.{policy.name}' for policy in Policy)}, found {self.policy!r}")
+        object.__setattr__(self, "conservativeness", real("conservativeness", self.conservativeness))
+        if not 0 < self.conservativeness <= MOST_CONSERVATIVENESS:
+            raise ValueError(
+                f"conservativeness must be positive and at most {MOST_CONSERVATIVENESS:g}, "
+                f"found {self.conservativeness:g}"
+            )
+        if self.prefix_caching and self.kv_blocks > MOST_CACHED_BLOCKS:
+            raise UnsupportedError(
+                f"kv_blocks: with prefix_caching the simulator holds at most {MOST_CACHED_BLOCKS:,}, "
+                f"found {self.kv_blocks:,}"
+            )
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(
                 f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least "

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from math import isfinite
+
+from trilemma.errors import UnsupportedError
+from trilemma.sim.checks import LATEST_ARRIVAL_S, MOST_REPLICAS, MOST_SEED, MOST_TOKENS, flag, real, whole
 
 
 class Routing(IntEnum):
@@ -28,7 +32,11 @@ class Fleet:
     start), `drain_s` when it takes no new requests, `fail_s` when it dies with everything inside; infinity for never.
     Requests of a dead replica are lost, or with `retry_failed` sent again at once. A request that finds no serving
     replica waits for the next to get ready and is lost where none will. Prefix-aware routing gives up the cache when
-    the fullest replica has more than `balance_abs` requests and `balance_rel` times as many as the emptiest.
+    the fullest replica has more than `balance_abs` requests and `balance_rel` times as many as the emptiest. `seed`
+    keys the draws of power of two.
+
+    ValueError for no replica, another number of times than replicas, times before 0 or NaN, or what is no number;
+    UnsupportedError for more than MOST_REPLICAS, finite times after LATEST_ARRIVAL_S or a seed beyond MOST_SEED.
     """
 
     replicas: int = 1
@@ -42,14 +50,31 @@ class Fleet:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.replicas < 1:
-            raise ValueError(f"at least one replica is needed, found {self.replicas}")
+        for name, least, most in (
+            ("replicas", 1, MOST_REPLICAS),
+            ("balance_abs", 0, MOST_TOKENS),
+            ("seed", 0, MOST_SEED),
+        ):
+            object.__setattr__(self, name, whole(name, getattr(self, name), least=least, most=most))
+        if not isinstance(self.routing, Routing):
+            raise ValueError(f"routing: expected a Routing, found {self.routing!r}")
+        object.__setattr__(self, "retry_failed", flag("retry_failed", self.retry_failed))
+        object.__setattr__(self, "balance_rel", real("balance_rel", self.balance_rel))
+        if not 0 <= self.balance_rel < float("inf"):
+            raise ValueError(f"balance_rel must be finite and cannot be negative, found {self.balance_rel:g}")
         for name in ("ready_s", "drain_s", "fail_s"):
-            times = getattr(self, name)
+            times = tuple(real(name, time) for time in getattr(self, name))
+            object.__setattr__(self, name, times)
             if times and len(times) != self.replicas:
                 raise ValueError(f"{name} needs {self.replicas} times, found {len(times)}")
-            if any(not t >= 0 for t in times):
-                raise ValueError(f"{name} counts from 0, found {times}")
+            for time in times:
+                if time < 0:
+                    raise ValueError(f"{name} counts from 0, found {time:g} s")
+                if time > LATEST_ARRIVAL_S and isfinite(time):
+                    raise UnsupportedError(
+                        f"{name}: the simulator's clock holds {LATEST_ARRIVAL_S:,.0f} s, found {time:,.0f} s "
+                        "(infinity for never)"
+                    )
 
     @property
     def changes(self) -> bool:

@@ -87,6 +87,7 @@ from trilemma.sim.layout import (
     SEEN,
     SEQUENCE_US,
     SGLANG,
+    SHORTEST,
     SOONEST,
     STACK,
     STACK_END,
@@ -300,6 +301,7 @@ def run(rules, prices, load, out, state):
     entry, link, prompt, output = load.entry, load.link, load.prompt, load.output
     generated, crossing, histogram = state.generated, state.crossing, out.histogram
     leaves_late = rules.asynchronous or caching  # with a cache they leave in the order of their admission
+    board = state.board
     replicas = s.shape[0]
     rounds = np.int64(ROUNDS)
     while rounds > 0:
@@ -332,7 +334,7 @@ def run(rules, prices, load, out, state):
         young, young_base, blocked, quiet = s[r, YOUNG], s[r, YOUNG_BASE], s[r, BLOCKED], s[r, QUIET] != 0
         late, latch, ratio, new_sum, long_new = s[r, LATE], s[r, LATCH], s[r, RATIO], s[r, NEW_SUM], s[r, LONG_NEW]
         cohorts, decoded_at, released, next_sample = s[r, COHORTS], s[r, DECODED_AT], s[r, RELEASED], s[r, NEXT_SAMPLE]
-        ended, ended_at, stacked, stack_end = s[r, ENDED], s[r, ENDED_AT], s[r, STACKED], s[r, STACK_END]
+        ended, ended_at, stacked, stack_end = board[ENDED, r], board[ENDED_AT, r], s[r, STACKED], s[r, STACK_END]
         admissions, soonest = s[r, ADMISSIONS], s[r, SOONEST]
         steps = np.int64(0)
         prefill_total = np.int64(0)
@@ -1094,7 +1096,7 @@ def run(rules, prices, load, out, state):
                     and not (blocked == TOKENS and policy == SGLANG)
                 )
             if answers > 0 and rules.dynamic:
-                s[r, OUTSTANDING] -= answers
+                board[OUTSTANDING, r] -= answers
                 ended = answers
                 ended_at = end
                 if rules.feedback:
@@ -1113,24 +1115,39 @@ def run(rules, prices, load, out, state):
         s[r, YOUNG], s[r, YOUNG_BASE], s[r, BLOCKED], s[r, QUIET] = young, young_base, blocked, quiet
         s[r, LATE], s[r, LATCH], s[r, RATIO], s[r, NEW_SUM], s[r, LONG_NEW] = late, latch, ratio, new_sum, long_new
         s[r, COHORTS], s[r, DECODED_AT], s[r, RELEASED] = cohorts, decoded_at, released
-        s[r, ENDED], s[r, ENDED_AT], s[r, STACKED], s[r, STACK_END] = ended, ended_at, stacked, stack_end
+        board[ENDED, r], board[ENDED_AT, r], s[r, STACKED], s[r, STACK_END] = ended, ended_at, stacked, stack_end
         s[r, ADMISSIONS], s[r, SOONEST] = admissions, soonest
+        if not rules.dynamic:
+            continue
 
         # When an answer can come at the earliest, if no request comes before.
         if (head == -1 and stack == -1 and queue == -1 and late == 0) or s[r, MID_STEP]:
-            s[r, NEXT_CHANGE] = FAR
+            board[NEXT_CHANGE, r] = FAR
         else:
-            s[r, NEXT_CHANGE] = now if late > 0 and not rules.asynchronous else now + 1
-            looks_inside = rules.routing == PREFIX_AWARE  # at what is cached, which decodes change
-            if rules.dynamic and not looks_inside and quiet and decodes > 0 and (blocked != NOTHING or queue == -1):
+            # No step is shorter than the shortest, and every token of an answer takes one.
+            fewest = np.int64(ROUNDS)
+            if decodes > 0:
                 if soonest <= step:
                     soonest = step + 1 + next_set(state.ring_bits, ring0 // WORD, ring_mask, step + 1)
                     s[r, SOONEST] = soonest
+                fewest = min(fewest, soonest - step)
+            if partial != -1:
+                request = slots[U(partial), REQUEST]
+                fewest = min(fewest, output[U(request)] - generated[U(request)])
+            if queue != -1:
+                fewest = min(fewest, s[r, SHORTEST])
+            else:
+                s[r, SHORTEST] = FAR
+            least = max(1, fewest * rules.least_step_ps)
+            if stack != -1 or rules.routing == PREFIX_AWARE:  # that looks at what is cached, too, which decodes change
+                least = np.int64(1)
+            elif quiet and decodes > 0 and (blocked != NOTHING or queue == -1):
                 k = soonest - step
                 if k <= LONGEST_STRETCH and (policy == NO_EVICT or decodes * (k // page + 1) <= free):
                     first = token_ps[U(decodes)] + decode_ps[U(decodes)] + sequence_ps[U(decodes)]
                     first += context_ps * (base_sum + decodes * (step + 2))
                     if window > 0:
                         first += window_ps * (young_base + young * (step + 2) + window * (decodes - young))
-                    s[r, NEXT_CHANGE] = now + k * first + context_ps * decodes * (k * (k - 1) // 2)
+                    least = max(least, k * first + context_ps * decodes * (k * (k - 1) // 2))
+            board[NEXT_CHANGE, r] = now if late > 0 and not rules.asynchronous else now + least
     return True

@@ -35,9 +35,14 @@ TOTALS = 11
 # What a replica remembers between two looks at it.
 (HEAD, TAIL, SEATS_LEFT, FREE, DECODES, BASE_SUM, STEP, NOW, PLANNED_AT, QUEUE, QUEUE_END, STACK, STACK_END, PARTIAL,
  PARTIAL_DONE, PARTIAL_TARGET, YOUNG, YOUNG_BASE, BLOCKED, QUIET, LATE, LATCH, RATIO, NEW_SUM, LONG_NEW,
- COHORTS, DECODED_AT, RELEASED, OUTSTANDING, ENDED, ENDED_AT, NEXT_CHANGE, NEXT_SAMPLE, SAMPLE_ROWS, SAMPLE_PS,
- HALTED, SEEN, STACKED, ADMISSIONS, MID_STEP, SOONEST) = range(41)  # fmt: skip
-SCALARS = 41
+ COHORTS, DECODED_AT, RELEASED, NEXT_SAMPLE, SAMPLE_ROWS, SAMPLE_PS, HALTED, SEEN, STACKED, ADMISSIONS, MID_STEP,
+ SOONEST, SHORTEST) = range(38)  # fmt: skip
+SCALARS = 38
+
+# What the router looks at in every replica: requests sent and not answered, how many the last step answered and when,
+# and when an answer can come at the earliest.
+OUTSTANDING, ENDED, ENDED_AT, NEXT_CHANGE = range(4)
+BOARD = 4
 
 # A running sequence.
 REQUEST, BASE, FINISH, BEFORE, AFTER, RING_NEXT, RING_PREV, UNITS = range(8)
@@ -45,9 +50,11 @@ COMPUTED = RING_NEXT  # before its first token: tokens computed before the step 
 
 # What the router remembers: coming arrivals in the heap, the next of those that depend on nothing, the next replica
 # event, requests counted by round robin, those waiting for a replica (first, last), replicas that serve, requests that
-# clients have sent; where requests are dealt out beforehand the replicas played to the end and those begun.
-(WAITING_ANSWERS, NEXT_ARRIVAL, NEXT_EVENT, ROUTED, HOMELESS, HOMELESS_END, SERVING, SENT, PLAYED, BEGUN) = range(10)
-EVENTS = 10
+# clients have sent; where requests are dealt out beforehand the replicas played to the end and those begun; replicas
+# looked at for the arrival at hand.
+(WAITING_ANSWERS, NEXT_ARRIVAL, NEXT_EVENT, ROUTED, HOMELESS, HOMELESS_END, SERVING, SENT, PLAYED, BEGUN,
+ LOOKED) = range(11)  # fmt: skip
+EVENTS = 11
 READY, DRAIN, FAIL = range(3)
 
 # A row of samples.
@@ -58,7 +65,7 @@ Rules = namedtuple(
     "Rules",
     "policy max_tokens max_seqs page blocks reserve_full whole_prompts chunk_unit max_new mixed asynchronous "
     "ratio_first ratio_least ratio_fall keeps_ratio caching unit window clients sessions feedback routing retry "
-    "balance_abs balance_rel seed dynamic",
+    "balance_abs balance_rel seed dynamic least_step_ps",
 )
 Prices = namedtuple("Prices", "token_ps prefill_ps decode_ps sequence_ps floor_ps context_ps window_ps pair_fp")
 Load = namedtuple(
@@ -69,7 +76,7 @@ State = namedtuple(
     "State",
     "scalars slots since seats late ring ring_bits window_ring window_bits crossing cohort_time cohort_count generated "
     "retracted_at completing nodes where held fail heap_time heap_request events serving event_ps event_kind "
-    "event_replica first_arrivals admitted last_ready serves dead inside",
+    "event_replica first_arrivals admitted last_ready serves dead inside board",
 )
 
 

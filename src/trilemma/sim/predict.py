@@ -16,7 +16,7 @@ from trilemma.errors import UnsupportedError
 from trilemma.latency.step import StepModel, StepTerms
 from trilemma.sim.benchmark import BenchmarkResult, closed_loop, uniform_lengths
 from trilemma.sim.interval import Estimate, around
-from trilemma.sim.limits import limits_of
+from trilemma.sim.limits import POLICIES, limits_of
 from trilemma.sim.replica import EngineLimits, Run, simulate
 from trilemma.workload.requests import Requests
 from trilemma.workload.streams import stream
@@ -24,13 +24,16 @@ from trilemma.workload.streams import stream
 OPEN_LOOP_REQUESTS = 2000
 MOST_CLIENTS = 500_000  # ten requests each: about a gigabyte
 LEAST_SEATS = 256  # measured servers raised max_num_seqs to the concurrency, seldom below this
+# Scripts of published TensorRT-LLM runs set kv_cache_config.dtype: fp8 for FP8 and FP4 checkpoints alike.
+MEASURED_KV_BYTES = {"trtllm": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
     """One configuration of one replica: parallelism, lengths uniform in [ratio_low x L, L], closed-loop clients.
 
-    `kv_bytes_per_element` None: what checkpoints of the precision ask for. Knobs None: the engine's defaults.
+    `kv_bytes_per_element` None: what checkpoints of the precision ask for, under TensorRT-LLM what its published runs
+    of quantised checkpoints were configured with (FP8). Knobs None: the engine's defaults.
     """
 
     model: Model
@@ -70,8 +73,11 @@ def deployment_of(c: Configuration) -> Deployment:
     precision = c.precision.for_model(is_moe=c.model.is_moe)
     defaults = c.engine.scheduler_for(c.accelerator.hbm_bytes, c.accelerator.family)
     budget = c.max_num_batched_tokens or defaults.max_num_batched_tokens
-    per_rank = -(-c.concurrency // c.dp)
-    seats = c.max_num_seqs or max(LEAST_SEATS, per_rank)
+    ranks = 1 if c.engine.name == "sglang" else c.dp  # SGLang's flag counts the seats of all ranks
+    seats = c.max_num_seqs or max(LEAST_SEATS, -(-c.concurrency // ranks))
+    kv_bytes = precision.kv_bytes_per_element
+    if precision.quantised:
+        kv_bytes = MEASURED_KV_BYTES.get(c.engine.name, kv_bytes)
     return Deployment(
         model=c.model,
         precision=precision,
@@ -85,13 +91,14 @@ def deployment_of(c: Configuration) -> Deployment:
             gpu_memory_utilization=c.engine.gpu_memory_utilization,
             max_model_len=c.isl + c.osl,
         ),
-        kv_bytes_per_element=c.kv_bytes_per_element or precision.kv_bytes_per_element,
+        kv_bytes_per_element=c.kv_bytes_per_element or kv_bytes,
         speculative_mtp=c.speculative_mtp,
     )
 
 
 def prepare(c: Configuration, deployment: Deployment, efficiency: Efficiency) -> tuple[StepModel, EngineLimits]:
-    """The latency model and scheduler bounds of a configuration; UnsupportedError says why it cannot run."""
+    """The latency model and the scheduler of a configuration, output lengths forced as benchmarks do; UnsupportedError
+    says why it cannot run."""
     if c.concurrency > MOST_CLIENTS:
         raise UnsupportedError(f"{c.concurrency:,} clients are more than the {MOST_CLIENTS:,} that are simulated")
     if c.speculative_mtp and not c.model.mtp_layers:
@@ -157,7 +164,7 @@ def _prediction(c: Configuration, steps: StepModel, run: Run, means: tuple[float
     engine, source = efficiency.engine, steps.source
     batch = max(1, round(run.mean_running))
     context = round(batch * (c.isl + c.osl / 2) * (1 + c.ratio_low) / 2)
-    chunk = min(c.isl, deployment.knobs.max_num_batched_tokens)
+    chunk = min(c.isl, deployment.rank_knobs.max_num_batched_tokens)
     ttft_s, tpot_s, tokens_per_s = means
     return Prediction(
         ttft_s=around(ttft_s, engine.ttft_spread, source),
@@ -166,7 +173,7 @@ def _prediction(c: Configuration, steps: StepModel, run: Run, means: tuple[float
         decode=steps.terms(decodes=batch, context_sum=context, sampling=batch),
         prefill=steps.terms(prefill_tokens=chunk, pair_sum=chunk * (chunk + 1), sampling=1),
         source=source,
-        note="; ".join(approximations(steps)),
+        note="; ".join(approximations(steps) + _taken_for_granted(c, deployment)),
     )
 
 
@@ -177,6 +184,16 @@ def approximations(steps: StepModel) -> tuple[str, ...]:
     far = (
         f"collectives cross link domains of {domain} GPUs: their time is not measured" if steps.crosses_domains else ""
     )
-    rules = "" if engine.name == "vllm" else f"scheduled by vLLM's rules with {engine.name}'s measured overheads"
+    rules = "" if engine.name in POLICIES else f"scheduled by vLLM's rules: those of {engine.name} are not known"
     read = f"{model.name}: {model.note}" if model.note else ""
     return tuple(text for text in (steps.efficiency.note, far, rules, read) if text)
+
+
+def _taken_for_granted(c: Configuration, deployment: Deployment) -> tuple[str, ...]:
+    """What a configuration leaves open and a prediction fills in."""
+    quietly_fp8 = c.kv_bytes_per_element is None and deployment.kv_bytes_per_element < c.precision.kv_bytes_per_element
+    said = {
+        "KV cache in FP8, as in published runs of quantised checkpoints": quietly_fp8,
+        "one attention-DP rank with its share of the load stands for all": c.dp > 1,
+    }
+    return tuple(text for text, holds in said.items() if holds)

@@ -21,6 +21,7 @@ from trilemma.sim.layout import (
     HOMELESS,
     HOMELESS_END,
     LEAST_OUTSTANDING,
+    LOOKED,
     MID_STEP,
     NEXT_ARRIVAL,
     NEXT_CHANGE,
@@ -40,6 +41,7 @@ from trilemma.sim.layout import (
     SENT,
     SERVING,
     SESSION_STICKY,
+    SHORTEST,
     STACK,
     STEP,
     WAITING_ANSWERS,
@@ -47,37 +49,37 @@ from trilemma.sim.layout import (
 
 
 @inner
-def _seen_outstanding(s, r, at):
+def _seen_outstanding(board, r, at):
     """Requests of a replica that are unanswered at a time; those answered by the step in flight still count."""
-    return s[r, OUTSTANDING] + (s[r, ENDED] if s[r, ENDED_AT] > at else 0)
+    return board[OUTSTANDING, r] + (board[ENDED, r] if board[ENDED_AT, r] > at else 0)
 
 
 @inner
-def _least_outstanding(s, serving, count, at):
+def _least_outstanding(board, serving, count, at):
     best = serving[0]
-    fewest = _seen_outstanding(s, best, at)
+    fewest = _seen_outstanding(board, best, at)
     for i in range(1, count):
-        unanswered = _seen_outstanding(s, serving[i], at)
+        unanswered = _seen_outstanding(board, serving[i], at)
         if unanswered < fewest:
             best, fewest = serving[i], unanswered
     return best
 
 
 @inner
-def _best_prefix(s, serving, count, at, nodes, where, ids, begin, limit, balance_abs, balance_rel):
+def _best_prefix(board, serving, count, at, nodes, where, ids, begin, limit, balance_abs, balance_rel):
     """The serving replica that holds the longest prefix; the least outstanding where they are out of balance."""
-    fewest = most = _seen_outstanding(s, serving[0], at)
+    fewest = most = _seen_outstanding(board, serving[0], at)
     for i in range(1, count):
-        unanswered = _seen_outstanding(s, serving[i], at)
+        unanswered = _seen_outstanding(board, serving[i], at)
         fewest, most = min(fewest, unanswered), max(most, unanswered)
     if most - fewest > balance_abs and most > balance_rel * fewest:
-        return _least_outstanding(s, serving, count, at)
+        return _least_outstanding(board, serving, count, at)
     best = np.int64(-1)
     longest = best_unanswered = np.int64(0)
     for i in range(count):
         r = serving[i]
         hits, _ = cache.lookup(nodes[r], where[r], ids, begin, limit)
-        unanswered = _seen_outstanding(s, r, at)
+        unanswered = _seen_outstanding(board, r, at)
         if best == -1 or hits > longest or (hits == longest and unanswered < best_unanswered):
             best, longest, best_unanswered = r, hits, unanswered
     return best
@@ -86,24 +88,24 @@ def _best_prefix(s, serving, count, at, nodes, where, ids, begin, limit, balance
 @inner
 def _route(rules, load, state, request, at):
     """The replica of a request; -1 if none serves."""
-    s, serving, events = state.scalars, state.serving, state.events
+    board, serving, events = state.board, state.serving, state.events
     count = events[SERVING]
     target = np.int64(-1)
     if count > 0:
         if rules.routing == LEAST_OUTSTANDING:
-            target = _least_outstanding(s, serving, count, at)
+            target = _least_outstanding(board, serving, count, at)
         elif rules.routing == POWER_OF_TWO:
             drawn = splitmix64(np.uint64(rules.seed) * np.uint64(2**32) + np.uint64(request))
             one = np.int64(drawn % np.uint64(count))
             target = serving[one]
             if count > 1:
                 other = (one + 1 + np.int64((drawn >> np.uint64(32)) % np.uint64(count - 1))) % count
-                if _seen_outstanding(s, serving[other], at) < _seen_outstanding(s, target, at):
+                if _seen_outstanding(board, serving[other], at) < _seen_outstanding(board, target, at):
                     target = serving[other]
         elif rules.routing == PREFIX_AWARE:
             units = min(np.int64(load.chain_units[request]), (load.prompt[request] - 1) // rules.unit)
             target = _best_prefix(
-                s, serving, count, at, state.nodes, state.where, load.chain_ids, load.chain_offsets[request], units,
+                board, serving, count, at, state.nodes, state.where, load.chain_ids, load.chain_offsets[request], units,
                 rules.balance_abs, rules.balance_rel,
             )  # fmt: skip
         else:
@@ -124,6 +126,7 @@ def _route(rules, load, state, request, at):
 @inner
 def _send(rules, load, out, state, request, at):
     """Route a request that has come to the router, or let it wait there for a replica to get ready."""
+    board = state.board
     s, events, link = state.scalars, state.events, load.link
     target = _route(rules, load, state, request, at)
     link[request] = -1
@@ -160,9 +163,13 @@ def _send(rules, load, out, state, request, at):
             else:
                 link[s[target, QUEUE_END]] = request
             s[target, QUEUE_END] = request
-            s[target, OUTSTANDING] += 1
+            board[OUTSTANDING, target] += 1
             if s[target, MID_STEP] == 0:  # else it dies in the step under way, with the request in its queue
-                s[target, NEXT_CHANGE] = min(s[target, NEXT_CHANGE], at + 1)
+                s[target, SHORTEST] = min(s[target, SHORTEST], np.int64(load.output[request]))
+                least = np.int64(1)
+                if rules.routing != PREFIX_AWARE:
+                    least = max(least, load.output[request] * rules.least_step_ps)
+                board[NEXT_CHANGE, target] = min(board[NEXT_CHANGE, target], at + least)
 
 
 @inner
@@ -189,6 +196,7 @@ def _sort(values, count):
 @inner
 def _inside(load, out, state, r, found, count):
     """Every request a dying replica holds goes into `found` after the `count` there (what it had computed is lost)."""
+    board = state.board
     s = state.scalars
     slot = s[r, HEAD]
     while slot != -1:
@@ -209,10 +217,10 @@ def _inside(load, out, state, r, found, count):
             found[count] = request
             count += 1
             request = load.link[request]
-    s[r, NEXT_CHANGE] = FAR
+    board[NEXT_CHANGE, r] = FAR
     s[r, HALTED] = 1
-    s[r, OUTSTANDING] = 0
-    s[r, ENDED] = 0
+    board[OUTSTANDING, r] = 0
+    board[ENDED, r] = 0
     return count
 
 
@@ -267,6 +275,7 @@ def next_call(rules, load, out, state):
 
     A replica is only run as far as somebody looks at it, or as the answers of others cannot reach it.
     """
+    board = state.board
     s, events = state.scalars, state.events
     replicas = s.shape[0]
     while True:
@@ -288,28 +297,35 @@ def next_call(rules, load, out, state):
         if rules.feedback:
             earliest = FAR
             for r in range(replicas):
-                if s[r, NEXT_CHANGE] < earliest:
+                if board[NEXT_CHANGE, r] < earliest:
                     if found != -1:
                         until = min(until, earliest)
-                    found, earliest = r, s[r, NEXT_CHANGE]
+                    found, earliest = r, board[NEXT_CHANGE, r]
                 else:
-                    until = min(until, s[r, NEXT_CHANGE])
+                    until = min(until, board[NEXT_CHANGE, r])
             if earliest > at:
                 found = -1
         elif rules.routing >= LEAST_OUTSTANDING or at == FAR:
-            for r in range(replicas):
-                if s[r, NEXT_CHANGE] <= at and s[r, NEXT_CHANGE] < FAR:
+            for r in range(events[LOOKED], replicas):
+                if board[NEXT_CHANGE, r] <= at and board[NEXT_CHANGE, r] < FAR:
                     found = r
+                    events[LOOKED] = r
                     break
         if found == -1 and event_at <= arrival_at and event_at < FAR:
             for i in range(events[NEXT_EVENT], state.event_ps.size):  # the dying live until then
                 r = state.event_replica[i]
                 if state.event_ps[i] > at:
                     break
-                if state.event_kind[i] == FAIL and s[r, NOW] < at and s[r, NEXT_CHANGE] < FAR and s[r, MID_STEP] == 0:
+                if (
+                    state.event_kind[i] == FAIL
+                    and s[r, NOW] < at
+                    and board[NEXT_CHANGE, r] < FAR
+                    and s[r, MID_STEP] == 0
+                ):
                     found = r
         if found != -1 or at == FAR:
             break
+        events[LOOKED] = 0
         if event_at <= arrival_at:
             _replica_events(rules, load, out, state, at)
         else:

@@ -178,6 +178,7 @@ def set_up(
         unit=requests.block_tokens if caching else limits.block_tokens, window=table.window_tokens, clients=clients,
         sessions=sessions, feedback=feedback, routing=int(routing), retry=fleet.retry_failed,
         balance_abs=fleet.balance_abs, balance_rel=float(fleet.balance_rel), seed=fleet.seed, dynamic=not dealt,
+        least_step_ps=int(table.token_ps[1:].min()),
     )  # fmt: skip
     prices = layout.Prices(
         token_ps=table.token_ps, prefill_ps=table.prefill_ps, decode_ps=table.decode_ps,
@@ -236,7 +237,9 @@ def _state(
     scalars[:, layout.SEEN] = scalars[:, layout.PLANNED_AT] = -1
     scalars[:, layout.RATIO] = rules.ratio_first
     scalars[:, layout.RELEASED] = queue
-    scalars[:, layout.NEXT_CHANGE] = layout.FAR
+    scalars[:, layout.SHORTEST] = layout.FAR
+    board = np.zeros((layout.BOARD, replicas), np.int64)
+    board[layout.NEXT_CHANGE] = layout.FAR
     sample_ps = round(sample_s * PS_PER_S)
     scalars[:, layout.SAMPLE_PS] = sample_ps
     scalars[:, layout.NEXT_SAMPLE] = sample_ps or layout.FAR
@@ -264,6 +267,7 @@ def _state(
         nodes=np.stack([blocks.new_nodes(limits.kv_blocks if caching else 1) for _ in range(replicas)]),
         where=np.zeros((replicas, units if caching else 1), np.uint32),
         held=np.zeros(requests.block_ids.size if caching and requests.block_ids is not None else 0, np.uint8),
+        board=board,
         fail=_ps(fleet.fail_s, replicas, NEVER),
         heap_time=none,
         heap_request=none,

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
+from trilemma.sim.checks import whole
+
 SUM_TOLERANCE = 1e-9
+MOST_DRAFT_TOKENS = 2**16
+LONGEST_DRAFT_PS = 10**15
+MOST_SEED = 2**32 - 1  # it is the upper half of an unsigned key of 64 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +18,8 @@ class Speculation:
     `draft_ps`, picoseconds, is what proposing adds to each step that decodes. `seed` keys the draws: the same request
     draws the same numbers whatever happens around it.
 
-    ValueError for a distribution of another length, with a negative entry or that does not sum to 1.
+    ValueError for negative numbers or ones that are not whole, a distribution of another length, with a negative entry
+    or that does not sum to 1; UnsupportedError for more than MOST_DRAFT_TOKENS, LONGEST_DRAFT_PS or MOST_SEED.
     """
 
     draft_tokens: int
@@ -22,8 +28,8 @@ class Speculation:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.draft_tokens, self.draft_ps, self.seed) < 0:
-            raise ValueError(f"draft tokens, draft time and seed cannot be negative, found {self}")
+        for name, most in (("draft_tokens", MOST_DRAFT_TOKENS), ("draft_ps", LONGEST_DRAFT_PS), ("seed", MOST_SEED)):
+            object.__setattr__(self, name, whole(name, getattr(self, name), least=0, most=most))
         if len(self.acceptance) != self.draft_tokens + 1:
             raise ValueError(
                 f"{self.draft_tokens} draft tokens need {self.draft_tokens + 1} probabilities, "
