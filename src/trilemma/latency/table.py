@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 FRACTION_BITS = 10
-LONGEST_TERM_PS = 10**15  # 1,000 s, for one entry of a column; what steps may add up to the simulator says (sim/door.py)
+LONGEST_TERM_PS = (
+    10**15
+)  # 1,000 s, for one entry of a column; what steps may add up to the simulator says (sim/door.py)
 STEEPEST_SLOPE = 10**12  # a second per token
 IntArray = npt.NDArray[np.int64]
 COLUMNS = ("token_ps", "prefill_ps", "decode_ps", "sequence_ps", "floor_ps")
@@ -70,11 +72,12 @@ class StepTable:
             raise ValueError("floor_ps and sequence_ps must be equally long")
         for name in SLOPES:
             slope = getattr(self, name)
-            if isinstance(slope, bool) or not isinstance(slope, Integral):
-                raise ValueError(f"{name}: expected a whole number, step times are integers; found {slope!r}")
+            if not isinstance(slope, Integral) or isinstance(slope, bool):
+                raise ValueError(f"{name}: step time terms are whole numbers, found {slope!r}")  # noqa: TRY004
+            slope = int(slope)
             if not 0 <= slope <= STEEPEST_SLOPE:
                 raise ValueError(f"{name} cannot be negative or beyond {STEEPEST_SLOPE:,}, found {slope:,}")
-            object.__setattr__(self, name, int(slope))
+            object.__setattr__(self, name, slope)
         if (self.window_tokens == 0) != (self.window_ps == 0):
             raise ValueError("window_tokens and window_ps come together")
 

@@ -5,6 +5,7 @@ Values come back as Python's own types: the kernels are compiled anew for any ot
 """
 
 import math
+from enum import IntEnum
 from numbers import Integral, Real
 from typing import Any
 
@@ -24,14 +25,15 @@ def whole(name: str, value: Any, *, least: int, most: int) -> int:  # noqa: ANN4
     >>> whole("max_num_seqs", np.int32(8), least=1, most=MOST_TOKENS)
     8
     """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ValueError(f"{name}: expected a whole number, found {value!r}")
-    if value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError(f"{name}: expected a whole number, found {value!r}")  # noqa: TRY004 - one kind of error
+    number = int(value)
+    if number < least:
         wanted = "cannot be negative" if least == 0 else f"must be at least {least}"
-        raise ValueError(f"{name} {wanted}, found {value}")
-    if value > most:
-        raise UnsupportedError(f"{name}: the simulator holds at most {most:,}, found {value:,}")
-    return int(value)
+        raise ValueError(f"{name} {wanted}, found {number}")
+    if number > most:
+        raise UnsupportedError(f"{name}: the simulator holds at most {most:,}, found {number:,}")
+    return number
 
 
 def real(name: str, value: Any) -> float:  # noqa: ANN401
@@ -44,5 +46,12 @@ def real(name: str, value: Any) -> float:  # noqa: ANN401
 def flag(name: str, value: Any) -> bool:  # noqa: ANN401
     """The value as a bool. ValueError for another type."""
     if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name}: expected True or False, found {value!r}")
+        raise ValueError(f"{name}: expected True or False, found {value!r}")  # noqa: TRY004
     return bool(value)
+
+
+def member(name: str, value: Any, kind: type[IntEnum]) -> None:  # noqa: ANN401
+    """ValueError for a value that is none of an enumeration's; its number is not enough, the rules ask who it is."""
+    if not isinstance(value, kind):
+        known = ", ".join(f"{kind.__name__}.{one.name}" for one in kind)
+        raise ValueError(f"{name}: expected one of {known}, found {value!r}")  # noqa: TRY004

@@ -1,6 +1,6 @@
 """Requests that have not come yet: those that can never run, and those that come when another one is answered."""
 
-from trilemma.sim.compiled import inner
+from trilemma.sim.compiled import inlined, inner
 from trilemma.sim.layout import NO_EVICT, SGLANG, WAITING_ANSWERS
 from trilemma.sim.stretch import pages_of
 
@@ -64,7 +64,7 @@ def unschedule(times, requests, events):
     return first
 
 
-@inner
+@inlined
 def answered(rules, load, state, request, at):
     """A request got its answer (or its refusal): a free client sends the next one, a session's user thinks first."""
     if rules.clients > 0:

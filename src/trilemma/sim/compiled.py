@@ -2,17 +2,22 @@
 
 numba keeps machine code beside the source, or in the user's cache where that cannot be written, and recognises it by
 the one file a function stands in. Functions here call each other across files, so the name under which their code is
-kept carries a digest of all of them. Where nothing can be written they are compiled anew in every process.
+kept carries a digest of all of them. Where nothing can be written they are compiled anew in every process; code that
+was kept before is used also where its folder can only be read. What is kept saves time and is never a reason to fail:
+what cannot be read is compiled anew, what cannot be written is not kept.
 """
 
+import os
 import re
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, InTreeCacheLocator, NullCache
 
 from trilemma.latency import table
 
@@ -44,13 +49,80 @@ def _digest(file: str) -> str:
 LEAN = {"error_model": "numpy", "_nrt": False}
 
 
+class _BesideLocator(InTreeCacheLocator):
+    """The folder beside the source, whether or not it can be written."""
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_BesideLocator | None":
+        locator = cls(py_func, py_file)
+        return locator if os.path.isdir(locator.get_cache_path()) else None
+
+
+class _BesideImpl(CompileResultCacheImpl):
+    _locator_classes = [_BesideLocator]  # noqa: RUF012 - numba's way
+
+
+class _BesideCache(FunctionCache):
+    """What was kept beside the source."""
+
+    _impl_class = _BesideImpl
+
+
+class _KeptCode(NullCache):
+    """The machine code of one function: read from where numba keeps it or from beside the source, written to the first.
+
+    Whatever goes wrong on the way (a full disk, a quota, a torn or foreign file, a folder that cannot be read) leaves
+    the function without kept code. An index that cannot be read is written anew.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.places: list[FunctionCache] = []
+        self.writable = False
+        for kind in (FunctionCache, _BesideCache):
+            try:
+                place = kind(function)
+            except Exception:  # no folder to keep code in
+                continue
+            if place.cache_path not in [other.cache_path for other in self.places]:
+                self.places.append(place)
+                self.writable |= kind is FunctionCache
+
+    @property
+    def cache_path(self) -> str | None:
+        return self.places[0].cache_path if self.places else None
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:  # noqa: ANN401
+        for place in self.places:
+            try:
+                code = place.load_overload(sig, target_context)
+            except Exception:
+                continue
+            # Two processes that began to write at once can have left one's code under the other's entry.
+            if code is not None and tuple(code.signature.args) == tuple(sig):
+                return code
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:  # noqa: ANN401
+        if not self.writable:
+            return
+        place = self.places[0]
+        try:
+            place.save_overload(sig, data)
+        except OSError:
+            pass
+        except Exception:  # what is there cannot be read
+            with suppress(Exception):
+                place.flush()
+                place.save_overload(sig, data)
+
+
 def kept(function: Callable[..., Any], **options: Any) -> Any:  # noqa: ANN401 - a numba dispatcher has no type
     """The function compiled with numba's `options`, its machine code kept under a name of its own."""
     function.__qualname__ = f"{function.__qualname__}_{_digest(function.__code__.co_filename)}"
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to keep code in
-        return njit(**options)(function)
+    dispatcher = njit(**options)(function)
+    if hasattr(dispatcher, "_cache"):  # not where NUMBA_DISABLE_JIT leaves functions as they are
+        dispatcher._cache = _KeptCode(function)
+    return dispatcher
 
 
 def compiled(function: Callable[..., Any]) -> Any:  # noqa: ANN401
@@ -61,3 +133,8 @@ def compiled(function: Callable[..., Any]) -> Any:  # noqa: ANN401
 def inner(function: Callable[..., Any]) -> Any:  # noqa: ANN401
     """A function that only compiled ones call: without an entry from Python, which halves the time to compile it."""
     return kept(function, **LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def inlined(function: Callable[..., Any]) -> Any:  # noqa: ANN401
+    """An inner function that becomes part of its callers: a call would copy whole tuples of arrays."""
+    return kept(function, **LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)

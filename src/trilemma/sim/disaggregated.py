@@ -49,11 +49,12 @@ from trilemma.metrics.timings import Timings
 from trilemma.sim import disaggregated_clock, kernel, layout
 from trilemma.sim import disaggregated_layout as names
 from trilemma.sim import setup as alone
+from trilemma.sim.checks import MOST_TOKENS, flag, whole
 from trilemma.sim.disaggregated_setup import Setup, prompts_only, set_up
+from trilemma.sim.door import check_arrivals, check_lengths, check_steps, plain, ran_out
 from trilemma.sim.engine import EngineLimits
 from trilemma.sim.fleet import Fleet
 from trilemma.sim.pools import Pool, Pools, Transfer
-from trilemma.sim.replica import LATEST_ARRIVAL_S, LONGEST_REQUEST
 from trilemma.sim.run import Run, edges_s
 from trilemma.units import PS_PER_S
 from trilemma.workload.requests import Requests
@@ -62,7 +63,7 @@ __all__ = ["DisaggregatedRun", "Pool", "PoolRun", "Pools", "Transfer", "simulate
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-LONGEST_TRANSFER_S = 1e6
+LONGEST_TRANSFER_S = 1e3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +123,13 @@ def simulate_disaggregated(
     loop is closed: all start at 0, each sends its next request when its last one is answered or refused, arrival_s and
     think times are ignored, and clients are shared by all replicas. The same input gives the same bits.
 
-    ValueError for an arrival before 0 or a transfer of more than LONGEST_TRANSFER_S; UnsupportedError for an arrival
-    after LATEST_ARRIVAL_S, requests of 2**31 tokens, priorities, or prefix caching without block ids.
+    ValueError for an arrival before 0, a think time without end or a transfer of more than LONGEST_TRANSFER_S;
+    UnsupportedError for an arrival after LATEST_ARRIVAL_S (or think times that lead there), a run that goes on beyond
+    the clock, requests of 2**31 tokens, steps too long to add up, priorities, or prefix caching without block ids.
     """
+    clients = min(whole("clients", clients, least=0, most=MOST_TOKENS), len(requests))
+    back_pressure = flag("back_pressure", back_pressure)
+    requests = plain(requests)
     _check(requests, pools, clients)
     setup = set_up(requests, pools, clients=clients, hold=back_pressure)
     if back_pressure or clients or requests.think_s is not None or pools.transfer.overlap:
@@ -133,31 +138,32 @@ def simulate_disaggregated(
         )
     else:
         _feed_forward(requests, pools, setup)
+    answered = np.count_nonzero(setup.out.seen[:, names.DONE] >= 0)
+    if answered + setup.clock.counts[names.REFUSALS] < len(requests):
+        raise ran_out(_last_ps(setup))
     return _report(requests, pools, setup)
 
 
 def _check(requests: Requests, pools: Pools, clients: int) -> None:
-    if clients < 0:
-        raise ValueError(f"the number of clients cannot be negative, found {clients}")
     if requests.priority is not None:
         raise UnsupportedError("priorities are not played in disaggregated pools")
-    if not len(requests):
-        return
-    if requests.arrival_s[0] < 0:
-        raise ValueError(f"arrivals count from 0, found {requests.arrival_s[0]} s")
-    if requests.arrival_s[-1] > LATEST_ARRIVAL_S:
-        raise UnsupportedError(
-            f"the simulator's clock holds {LATEST_ARRIVAL_S / 86400:.0f} days, the last request arrives after "
-            f"{requests.arrival_s[-1] / 86400:,.0f}: cut a window out of the trace"
-        )
-    longest = int(requests.prompt_tokens.max()) + int(requests.output_tokens.max())
-    if longest >= LONGEST_REQUEST:
-        raise UnsupportedError(f"a request of up to {longest:,} tokens; the simulator holds {LONGEST_REQUEST:,}")
+    check_arrivals(requests, thinks=not clients)
+    longest = 0
+    for pool in (pools.prefill, pools.decode):
+        lengths = check_lengths(requests.prompt_tokens, requests.output_tokens, pool.limits)
+        check_steps(pool.table, pool.limits, lengths)
+        longest = max(longest, lengths.whole)
     transfer = pools.transfer
-    whole = longest + transfer.block_tokens
-    slowest_s = transfer.latency_s + whole * transfer.bytes_per_token / transfer.bytes_per_s
+    moved = longest + transfer.block_tokens
+    slowest_s = transfer.latency_s + moved * transfer.bytes_per_token / transfer.bytes_per_s
     if slowest_s > LONGEST_TRANSFER_S:
         raise ValueError(f"a transfer of {slowest_s:,.0f} s, at most {LONGEST_TRANSFER_S:,.0f} s: {transfer}")
+
+
+def _last_ps(setup: Setup) -> int:
+    """When the last step ended or the last transfer."""
+    ends = [totals[:, layout.END_PS].max() for totals in (setup.out.sender_totals, setup.out.receiver_totals)]
+    return int(max(*ends, setup.out.seen[:, names.DONE].max(initial=0)))
 
 
 def _feed_forward(requests: Requests, pools: Pools, setup: Setup) -> None:
@@ -217,14 +223,16 @@ def _lasted_s(begin: IntArray, end: IntArray) -> FloatArray:
 
 
 def _pool_run(totals: IntArray, limits: EngineLimits) -> PoolRun:
-    busy_us = float(totals[:, [layout.PREFILL_PS, layout.DECODE_PS]].sum()) / 1e6
+    # Of many replicas over weeks these sums leave 64 bits, so they are Python's.
+    prefill_ps, decode_ps = (sum(totals[:, column].tolist()) for column in (layout.PREFILL_PS, layout.DECODE_PS))
+    busy_us = (prefill_ps + decode_ps) / 1e6
     return PoolRun(
         replicas=totals.shape[0],
         steps=int(totals[:, layout.STEPS].sum()),
-        prefill_s=float(totals[:, layout.PREFILL_PS].sum()) / PS_PER_S,
-        decode_s=float(totals[:, layout.DECODE_PS].sum()) / PS_PER_S,
+        prefill_s=prefill_ps / PS_PER_S,
+        decode_s=decode_ps / PS_PER_S,
         peak_kv_share=float(totals[:, layout.PEAK_BLOCKS].max()) / limits.kv_blocks,
-        mean_running=float(totals[:, layout.SEQUENCE_US].sum()) / busy_us if busy_us else 0.0,
+        mean_running=sum(totals[:, layout.SEQUENCE_US].tolist()) / busy_us if busy_us else 0.0,
         preemptions=int(totals[:, layout.PREEMPTIONS].sum()),
     )
 
@@ -247,7 +255,6 @@ def _report(requests: Requests, pools: Pools, setup: Setup) -> DisaggregatedRun:
     decode = _pool_run(out.receiver_totals, pools.decode.limits)
     busy_s = prefill.busy_s + decode.busy_s
     running_s = prefill.mean_running * prefill.busy_s + decode.mean_running * decode.busy_s
-    ends = [totals[:, layout.END_PS].max() for totals in (out.sender_totals, out.receiver_totals)]
     return DisaggregatedRun(
         timings=timings,
         queued_s=_lasted_s(arrival, seen[:, names.START]),
@@ -258,7 +265,7 @@ def _report(requests: Requests, pools: Pools, setup: Setup) -> DisaggregatedRun:
         steps=prefill.steps + decode.steps,
         prefill_s=prefill.busy_s,
         decode_s=decode.busy_s,
-        span_s=float(max(*ends, seen[:, names.DONE].max(initial=0))) / PS_PER_S,
+        span_s=_last_ps(setup) / PS_PER_S,
         peak_kv_share=max(prefill.peak_kv_share, decode.peak_kv_share),
         mean_running=running_s / busy_s if busy_s else 0.0,
         refused=int(setup.clock.counts[names.REFUSALS]),

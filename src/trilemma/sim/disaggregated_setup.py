@@ -9,7 +9,7 @@ from trilemma.sim import blocks, layout
 from trilemma.sim import disaggregated_layout as names
 from trilemma.sim.engine import EngineLimits
 from trilemma.sim.pools import Pool, Pools
-from trilemma.sim.setup import followers, prefix_chains
+from trilemma.sim.setup import followers, prefix_chains, window_in
 from trilemma.units import PS_PER_S
 from trilemma.workload.requests import Requests
 
@@ -44,8 +44,8 @@ def set_up(requests: Requests, pools: Pools, *, clients: int, hold: bool) -> Set
             clients=clients,
             sessions=requests.think_s is not None and not clients,
         ),
-        prefill=_replicas(pools.prefill, requests.block_tokens),
-        decode=_replicas(pools.decode, 0),
+        prefill=_replicas(pools.prefill, requests),
+        decode=_replicas(pools.decode, requests),
         load=load,
         out=_out(len(requests), pools),
         senders=_senders(pools.prefill, load),
@@ -59,7 +59,7 @@ def prompts_only(requests: Requests) -> Requests:
     return replace(requests, output_tokens=np.ones(len(requests), np.int64), think_s=None)
 
 
-def _replicas(pool: Pool, unit: int) -> names.Replicas:
+def _replicas(pool: Pool, requests: Requests) -> names.Replicas:
     table, limits = pool.table, pool.limits
     prices = layout.Prices(
         token_ps=table.token_ps, prefill_ps=table.prefill_ps, decode_ps=table.decode_ps,
@@ -71,7 +71,8 @@ def _replicas(pool: Pool, unit: int) -> names.Replicas:
         max_seqs=limits.max_num_seqs, page=limits.block_tokens, blocks=limits.kv_blocks,
         reserve_full=limits.reserve_full_isl, whole_prompts=not limits.chunked_prefill,
         asynchronous=limits.async_scheduling, caching=limits.prefix_caching,
-        unit=unit if limits.prefix_caching else limits.block_tokens, window=table.window_tokens, prices=prices,
+        unit=requests.block_tokens if limits.prefix_caching else limits.block_tokens,
+        window=window_in(table, requests), prices=prices,
     )  # fmt: skip
 
 
@@ -151,7 +152,7 @@ def _receivers(requests: Requests, pool: Pool) -> names.Receivers:
     limits, replicas = pool.limits, pool.replicas
     seats = limits.max_num_seqs
     ring = _power_of_two(int(requests.output_tokens.max(initial=1)) + 2)
-    window_ring = _power_of_two(pool.table.window_tokens + 3)
+    window_ring = _power_of_two(window_in(pool.table, requests) + 3)
     nobody = (names.HEAD, names.TAIL, names.STACK, names.UNFINISHED, names.LOADING, names.LOADING_END)
     return names.Receivers(
         scalars=_scalars(replicas, names.RECEIVER_SCALARS, limits, nobody),

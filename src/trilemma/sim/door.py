@@ -5,20 +5,22 @@ gets there, since its requests would silently never be answered.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trilemma.errors import UnsupportedError
-from trilemma.latency.table import StepTable
+from trilemma.latency.table import FRACTION_BITS, StepTable
 from trilemma.sim import layout
-from trilemma.sim.checks import LATEST_ARRIVAL_S, MOST_TOKENS
+from trilemma.sim.checks import LATEST_ARRIVAL_S
 from trilemma.sim.engine import EngineLimits
 from trilemma.units import PS_PER_S
 from trilemma.workload.requests import Requests
 
 IntArray = npt.NDArray[np.int64]
 DAY_S = 86400
+LONGEST_REQUEST = 2**31  # tokens; less what is held beyond them (see check_lengths)
 LONGEST_STEP_PS = 10**16  # 10,000 s
 MOST_STRETCH_PS = 2**61  # of steps taken at once: added to a clock of up to 2**62 they stay inside 63 bits
 MOST_EXACT = 2**53  # whole numbers up to here are exact in floating point
@@ -38,12 +40,8 @@ _COLUMNS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """The largest numbers of tokens of any request, 0 of none: `prompt` and `output` each, `whole` both of one engine.
+    """Tokens, at most, of any request's answer, and of a `whole` request with the answer that its client asked for."""
 
-    `whole` takes the longest prompt and the longest answer together, or what clients ask for where that is more.
-    """
-
-    prompt: int
     output: int
     whole: int
 
@@ -53,7 +51,7 @@ def plain(requests: Requests) -> Requests:
 
     ValueError for a column that is no row of numbers, or that would have to be rounded.
     """
-    changed = {}
+    changed: dict[str, Any] = {}
     for name, kind in _COLUMNS.items():
         column = getattr(requests, name)
         if column is None:
@@ -65,22 +63,22 @@ def plain(requests: Requests) -> Requests:
     return replace(requests, **changed) if changed else requests
 
 
-def _converted(name: str, column: npt.NDArray[np.generic], kind: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+def _converted(name: str, column: npt.NDArray[Any], kind: np.dtype[Any]) -> npt.NDArray[Any]:
     """(n,) a copy of another type. ValueError where a number would change."""
     if column.dtype.kind not in "iuf":
         raise ValueError(f"{name}: expected {kind.name}, found {column.dtype.name}")
-    if column.dtype == kind:
-        return column.astype(kind)
-    nothing = np.isnan(column) if kind.kind == column.dtype.kind == "f" else np.zeros(column.size, bool)
-    # Beyond MOST_EXACT, and where it is no number, it is not looked at further.
-    with np.errstate(invalid="ignore"):
-        inside = (column >= -MOST_EXACT) & (column <= MOST_EXACT)
-        whole = column.astype(kind)
-    changed = ~nothing & ~(inside & (whole == column))
-    if changed.any():
-        first = int(np.argmax(changed))
+    with np.errstate(all="ignore"):
+        converted = np.array(column, kind)
+        if kind.kind == column.dtype.kind == "f":
+            same = (converted == column) | np.isnan(column)
+        elif kind.kind == "i" and column.dtype.kind in "iu":
+            same = (converted < 0) == (column < 0)
+        else:
+            same = (np.abs(converted) <= MOST_EXACT) & (converted == column)
+    if not same.all():
+        first = int(np.argmin(same))
         raise ValueError(f"{name}: expected what {kind.name} holds exactly, found {column[first]} at {first}")
-    return whole
+    return converted
 
 
 def check_arrivals(requests: Requests, *, thinks: bool) -> None:
@@ -114,22 +112,19 @@ def check_arrivals(requests: Requests, *, thinks: bool) -> None:
             )
 
 
-def check_lengths(
-    prompt_tokens: IntArray, output_tokens: IntArray, limits: EngineLimits, *, span: int = 1
-) -> Lengths:
+def check_lengths(prompt_tokens: IntArray, output_tokens: IntArray, limits: EngineLimits, *, span: int = 1) -> Lengths:
     """How long the requests are. UnsupportedError where positions in a sequence would leave 32 bits.
 
     A sequence holds whole KV blocks, and room for the `span` tokens of its next step.
     """
-    prompt, output = int(prompt_tokens.max(initial=0)), int(output_tokens.max(initial=0))
-    whole = prompt + max(output, limits.max_new_tokens)
-    most = MOST_TOKENS - span - 2 * limits.block_tokens
-    if prompt and whole > most:
+    output = int(output_tokens.max(initial=0))
+    whole = int(prompt_tokens.max(initial=0)) + max(output, limits.max_new_tokens)
+    most = LONGEST_REQUEST - span - 2 * limits.block_tokens
+    if output and whole >= most:
         raise UnsupportedError(
-            f"a request of up to {whole:,} tokens ({prompt:,} of the longest prompt); with KV blocks of "
-            f"{limits.block_tokens:,} tokens the simulator holds {most:,}, fewer than 2^31"
+            f"a request of up to {whole:,} tokens; the simulator holds fewer than {most:,}, 2^31 less two KV blocks"
         )
-    return Lengths(prompt=prompt, output=output, whole=whole)
+    return Lengths(output=output, whole=whole)
 
 
 def check_table(table: StepTable, limits: EngineLimits) -> None:
@@ -164,7 +159,7 @@ def check_steps(table: StepTable, limits: EngineLimits, lengths: Lengths, *, spa
     decode = max(floor, int(table.token_ps[: seqs + 1].max()) + by_sequences + by_context)
     pairs = table.pair_fp * 2 * tokens * (held + 1)
     by_tokens = int(table.token_ps[: tokens + 1].max()) + int(table.prefill_ps[: tokens + 1].max())
-    longest = max(floor, by_tokens + by_sequences + by_context + pairs // 1024)
+    longest = max(floor, by_tokens + by_sequences + by_context + (pairs >> FRACTION_BITS))
     if longest > LONGEST_STEP_PS or pairs >= 2**62:
         raise UnsupportedError(
             f"step times: the simulator holds steps of up to {LONGEST_STEP_PS / PS_PER_S:,.0f} s, found up to "

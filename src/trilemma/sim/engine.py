@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from trilemma.errors import UnsupportedError
-from trilemma.sim.checks import MOST_TOKENS, flag, real, whole
+from trilemma.sim.checks import MOST_TOKENS, flag, member, real, whole
 
 MOST_SEQS = 2**20  # sequences x microseconds of the whole clock are below 2**63
 MOST_BLOCK_TOKENS = 2**20  # 2**40 KV blocks are below 2**63 tokens (see stretch.residue)
@@ -75,8 +75,7 @@ class EngineLimits:
             object.__setattr__(self, name, whole(name, getattr(self, name), least=least, most=most))
         for name in _FLAGS:
             object.__setattr__(self, name, flag(name, getattr(self, name)))
-        if not isinstance(self.policy, Policy):
-            raise ValueError(f"policy: expected one of {', '.join(f'Policy.{policy.name}' for policy in Policy)}, found {self.policy!r}")
+        member("policy", self.policy, Policy)
         object.__setattr__(self, "conservativeness", real("conservativeness", self.conservativeness))
         if not 0 < self.conservativeness <= MOST_CONSERVATIVENESS:
             raise ValueError(

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from trilemma.latency.table import StepTable
 from trilemma.sim import blocks as cache
+from trilemma.sim.door import check_lengths, check_steps, check_table, ran_out
 from trilemma.sim.draws import thresholds_of
 from trilemma.sim.engine import EngineLimits, Policy
 from trilemma.sim.explicit_layout import (
@@ -48,6 +49,7 @@ from trilemma.sim.explicit_layout import (
     NEWS_END,
     NEXT_SAMPLE,
     NOTES,
+    NOW,
     OUTPUT,
     PREEMPTED,
     PRIORITY,
@@ -86,6 +88,7 @@ from trilemma.units import PS_PER_S
 
 IntArray = npt.NDArray[np.int64]
 NS_A_CALL = 200_000_000  # roughly, between two looks at whether the user wants to stop
+LONGEST_CALL_PS = 2**58  # on the clock: the steps of a call do not lead from before FAR out of 63 bits
 NS_A_STEP, NS_A_SEAT = 500, 20  # of a rank, generously
 
 
@@ -145,12 +148,15 @@ def play_explicit(
     (n,): lower is served first. `sample_rows` > 0 keeps so many rows of what goes on (even), one per `sample_ps` that
     doubles when they are full.
 
-    ValueError for limits that speculation or the table does not fit; KeyboardInterrupt is answered within a second.
+    ValueError for limits that speculation or the table does not fit; UnsupportedError for requests of 2**31 tokens,
+    steps too long to add up or a run that goes on beyond the clock. KeyboardInterrupt is answered within a second.
     """
     n = arrival_ps.size
     span = speculation.draft_tokens + 1 if speculation else 1
-    longest = int(prompt_tokens.max(initial=0)) + max(int(output_tokens.max(initial=0)), limits.max_new_tokens)
-    _check(table, limits, longest, span=span, ranks=ranks)
+    _check(table, limits, span=span, ranks=ranks)
+    lengths = check_lengths(prompt_tokens, output_tokens, limits, span=span)
+    draft_ps = speculation.draft_ps if speculation else 0
+    longest_ps = check_steps(table, limits, lengths, span=span, draft_ps=draft_ps)
     caching = bool(limits.prefix_caching and chain_ids is not None and chain_ids.size)
     if caching and (unit_tokens < 1 or unit_tokens % limits.block_tokens):
         raise ValueError(f"units of {unit_tokens} tokens are not whole KV pages of {limits.block_tokens}")
@@ -180,7 +186,7 @@ def play_explicit(
         clients=clients,
         sessions=int(successor is not None and not clients),
         span=span,
-        draft_ps=speculation.draft_ps if speculation else 0,
+        draft_ps=draft_ps,
         speculating=int(speculation is not None),
         seed=speculation.seed if speculation else 0,
     )
@@ -229,8 +235,10 @@ def play_explicit(
         group[RELEASED] = min(clients, n)
         load.arrival[:clients] = 0
     most_steps = max(1, NS_A_CALL // (ranks * (NS_A_STEP + NS_A_SEAT * limits.max_num_seqs)))
+    most_steps = min(most_steps, LONGEST_CALL_PS // longest_ps)
     while run_steps(rules, prices, load, out, state, most_steps):
-        pass
+        if group[NOW] >= FAR:
+            raise ran_out(int(group[NOW]))
     if group[STUCK]:
         raise RuntimeError(f"{group[STUCK]} requests inside and nothing to do for {limits}")
     return ExplicitRun(
@@ -250,19 +258,13 @@ def play_explicit(
     )
 
 
-def _check(table: StepTable, limits: EngineLimits, longest: int, *, span: int, ranks: int) -> None:
+def _check(table: StepTable, limits: EngineLimits, *, span: int, ranks: int) -> None:
     """ValueError for what the compiled functions cannot play."""
     if ranks < 1:
         raise ValueError(f"at least one rank is needed, found {ranks}")
     if limits.policy is not Policy.VLLM and limits.max_num_batched_tokens < limits.max_num_seqs * span:
         raise ValueError(f"a step must hold {span} tokens of each sequence, found {limits}")
-    if table.token_ps.size <= limits.max_num_batched_tokens or table.sequence_ps.size <= limits.max_num_seqs:
-        raise ValueError(
-            f"a table up to {table.token_ps.size - 1} tokens and {table.sequence_ps.size - 1} sequences "
-            f"cannot price {limits}"
-        )
-    if longest + span + 2 * limits.block_tokens >= 2**31:
-        raise ValueError(f"sequences of up to 2^31 tokens can be simulated, found {longest}")
+    check_table(table, limits)
 
 
 def _new_state(rules: Rules, load: Load, n: int) -> State:

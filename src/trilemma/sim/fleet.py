@@ -5,7 +5,7 @@ from enum import IntEnum
 from math import isfinite
 
 from trilemma.errors import UnsupportedError
-from trilemma.sim.checks import LATEST_ARRIVAL_S, MOST_REPLICAS, MOST_SEED, MOST_TOKENS, flag, real, whole
+from trilemma.sim.checks import LATEST_ARRIVAL_S, MOST_REPLICAS, MOST_SEED, MOST_TOKENS, flag, member, real, whole
 
 
 class Routing(IntEnum):
@@ -56,8 +56,7 @@ class Fleet:
             ("seed", 0, MOST_SEED),
         ):
             object.__setattr__(self, name, whole(name, getattr(self, name), least=least, most=most))
-        if not isinstance(self.routing, Routing):
-            raise ValueError(f"routing: expected a Routing, found {self.routing!r}")
+        member("routing", self.routing, Routing)
         object.__setattr__(self, "retry_failed", flag("retry_failed", self.retry_failed))
         object.__setattr__(self, "balance_rel", real("balance_rel", self.balance_rel))
         if not 0 <= self.balance_rel < float("inf"):

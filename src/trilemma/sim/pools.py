@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from trilemma.errors import UnsupportedError
 from trilemma.latency.table import StepTable
+from trilemma.sim.checks import MOST_REPLICAS, MOST_TOKENS, flag, member, real, whole
+from trilemma.sim.door import check_table
 from trilemma.sim.engine import EngineLimits, Policy
 from trilemma.sim.fleet import Routing
 from trilemma.units import PS_PER_S
@@ -38,10 +40,16 @@ class Transfer:
     overlap: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("bytes_per_token", "bytes_per_s", "latency_s"):
+            object.__setattr__(self, name, real(name, getattr(self, name)))
+        for name in ("one_at_a_time", "overlap"):
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
+        tokens = whole("block_tokens", self.block_tokens, least=1, most=MOST_TOKENS)
+        object.__setattr__(self, "block_tokens", tokens)
         if not (np.isfinite([self.latency_s, self.bytes_per_token]).all() and self.bytes_per_s > 0):
             raise ValueError(f"latency and bytes must be finite and the bandwidth positive, found {self}")
-        if min(self.latency_s, self.bytes_per_token) < 0 or self.block_tokens < 1:
-            raise ValueError(f"latency and bytes cannot be negative and a block holds a token, found {self}")
+        if min(self.latency_s, self.bytes_per_token) < 0:
+            raise ValueError(f"latency and bytes cannot be negative, found {self}")
 
     @property
     def latency_ps(self) -> int:
@@ -64,7 +72,7 @@ class Pool:
     """Equal replicas that do one half of the work.
 
     UnsupportedError for other rules than vLLM's, a cap on a prompt's tokens per step, or other routing than round robin
-    and least outstanding; ValueError for no replicas or a table smaller than its limits.
+    and least outstanding, or more than MOST_REPLICAS; ValueError for no replicas or a table smaller than its limits.
     """
 
     table: StepTable
@@ -74,19 +82,15 @@ class Pool:
 
     def __post_init__(self) -> None:
         table, limits = self.table, self.limits
-        if self.replicas < 1:
-            raise ValueError(f"a pool needs at least one replica, found {self.replicas}")
+        object.__setattr__(self, "replicas", whole("replicas", self.replicas, least=1, most=MOST_REPLICAS))
         if limits.policy is not Policy.VLLM or limits.long_prefill_token_threshold:
             raise UnsupportedError(f"disaggregated pools schedule by vLLM's rules without a threshold, found {limits}")
+        member("routing", self.routing, Routing)
         if self.routing not in (Routing.ROUND_ROBIN, Routing.LEAST_OUTSTANDING):
             raise UnsupportedError(
                 f"disaggregated pools are routed round robin or by least outstanding, found {self.routing.name}"
             )
-        if table.token_ps.size <= limits.max_num_batched_tokens or table.sequence_ps.size <= limits.max_num_seqs:
-            raise ValueError(
-                f"a table up to {table.token_ps.size - 1} tokens and {table.sequence_ps.size - 1} sequences "
-                f"cannot price {limits}"
-            )
+        check_table(table, limits)
 
     def fits(self, tokens: IntArray) -> npt.NDArray[np.bool_]:
         """(n,) whether so many tokens can be computed on an empty replica."""

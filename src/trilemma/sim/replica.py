@@ -3,10 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
-from trilemma.errors import UnsupportedError
 from trilemma.latency.table import StepTable
 from trilemma.metrics.timings import Timings
 from trilemma.sim import kernel, layout
+from trilemma.sim.checks import LATEST_ARRIVAL_S, MOST_REPLICAS, MOST_TOKENS, flag, real, whole
+from trilemma.sim.door import check_arrivals, check_lengths, check_steps, check_table, plain, ran_out
 from trilemma.sim.engine import EngineLimits
 from trilemma.sim.fleet import Fleet
 from trilemma.sim.run import Run, WaitReason, edges_s, seconds
@@ -18,31 +19,28 @@ from trilemma.workload.requests import Requests
 __all__ = ["EngineLimits", "Fleet", "Run", "Speculation", "WaitReason", "simulate"]
 
 IntArray = npt.NDArray[np.int64]
-LATEST_ARRIVAL_S = 8e6  # 92 days: 64 bits hold 106 days of picoseconds, and the run goes on after the last arrival
-LONGEST_REQUEST = 2**31  # tokens
+SHORTEST_SAMPLE_S = 1e-9
 
 
-def _check(requests: Requests, table: StepTable, limits: EngineLimits, fleet: Fleet, clients: int) -> None:
-    if table.token_ps.size <= limits.max_num_batched_tokens or table.sequence_ps.size <= limits.max_num_seqs:
-        raise ValueError(
-            f"a table up to {table.token_ps.size - 1} tokens and {table.sequence_ps.size - 1} sequences "
-            f"cannot price {limits}"
-        )
+def _check(
+    requests: Requests, table: StepTable, limits: EngineLimits, fleet: Fleet, *, clients: int, sample_s: float
+) -> None:
+    check_table(table, limits)
     if clients and clients < fleet.replicas:
         raise ValueError(f"{clients} clients cannot keep {fleet.replicas} replicas busy")
-    n = len(requests)
-    if not n:
-        return
-    if requests.arrival_s[0] < 0:
-        raise ValueError(f"arrivals count from 0, found {requests.arrival_s[0]} s")
-    longest = int(requests.prompt_tokens.max()) + int(requests.output_tokens.max())
-    if longest >= LONGEST_REQUEST:
-        raise UnsupportedError(f"a request of up to {longest:,} tokens; the simulator holds {LONGEST_REQUEST:,}")
-    if requests.arrival_s[-1] > LATEST_ARRIVAL_S:
-        raise UnsupportedError(
-            f"the simulator's clock holds {LATEST_ARRIVAL_S / 86400:.0f} days, the last request arrives after "
-            f"{requests.arrival_s[-1] / 86400:,.0f}: cut a window out of the trace"
+    if sample_s != 0 and not SHORTEST_SAMPLE_S <= sample_s <= LATEST_ARRIVAL_S:
+        raise ValueError(
+            f"sample_s: expected 0 for none or {SHORTEST_SAMPLE_S:g} to {LATEST_ARRIVAL_S:g} s, found {sample_s:g} s"
         )
+    check_arrivals(requests, thinks=not clients)
+
+
+def _check_clock(setup: Setup, given_up: int) -> None:
+    """UnsupportedError for requests left unanswered (but for those `given_up`) where the clock ended."""
+    last_ps = int(setup.out.totals[:, layout.END_PS].max(initial=0))
+    coming_ps = round(LATEST_ARRIVAL_S * PS_PER_S) if setup.rules.sessions else 0  # all that users may think
+    if last_ps + coming_ps >= layout.FAR and np.count_nonzero(setup.out.done >= 0) + given_up < setup.out.done.size:
+        raise ran_out(last_ps)
 
 
 def _samples(setup: Setup) -> IntArray:
@@ -60,7 +58,7 @@ def simulate(
     table: StepTable,
     limits: EngineLimits,
     *,
-    replicas: int = 1,
+    replicas: int | None = None,
     clients: int = 0,
     fleet: Fleet | None = None,
     sample_s: float = 0.0,
@@ -68,7 +66,7 @@ def simulate(
     ranks: int = 1,
     shared_experts: bool = False,
 ) -> Run:
-    """Play `requests` on a fleet of equal replicas: `replicas` behind a round-robin router, or any `fleet`.
+    """Play `requests` on a fleet of equal replicas: `replicas` (or 1) behind a round-robin router, or any `fleet`.
 
     Open loop by default; requests with think times follow the answers of their session. With `clients` > 0 the loop is
     closed: all start at 0, each sends its next request when its last one is answered, arrival_s and think times are
@@ -80,12 +78,21 @@ def simulate(
     experts see the tokens of all), requests with priorities and `long_prefill_token_threshold` are played step
     by step (see explicit.py), which takes about ten times as long.
 
-    ValueError for a table smaller than the limits, fewer clients than replicas or an arrival before 0;
-    UnsupportedError for an arrival after LATEST_ARRIVAL_S, requests of 2**31 tokens, prefix caching without block ids,
-    or what is played step by step behind a router that looks at the replicas.
+    ValueError for a table smaller than the limits, fewer clients than replicas, an arrival before 0, a think time
+    without end, `replicas` other than the fleet's, no rank, or a sampling time that is none; UnsupportedError for an
+    arrival after LATEST_ARRIVAL_S (or think times that lead there), a run that goes on beyond the clock, requests of
+    2**31 tokens, steps too long to add up (see door.py), prefix caching without block ids, or what is played step by
+    step behind a router that looks at the replicas.
     """
-    fleet = fleet or Fleet(replicas=replicas)
-    _check(requests, table, limits, fleet, clients)
+    if fleet is None:
+        fleet = Fleet(replicas=1 if replicas is None else replicas)
+    elif replicas is not None and replicas != fleet.replicas:
+        raise ValueError(f"replicas: expected the fleet's {fleet.replicas} or none, found {replicas}")
+    clients = whole("clients", clients, least=0, most=MOST_TOKENS)
+    ranks = whole("ranks", ranks, least=1, most=MOST_REPLICAS)
+    shared_experts, sample_s = flag("shared_experts", shared_experts), real("sample_s", sample_s)
+    requests = plain(requests)
+    _check(requests, table, limits, fleet, clients=clients, sample_s=sample_s)
     if speculation or ranks > 1 or limits.long_prefill_token_threshold or requests.priority is not None:
         from trilemma.sim.stepwise import simulate_stepwise
 
@@ -93,10 +100,13 @@ def simulate(
             requests, table, limits, fleet,
             clients=clients, sample_s=sample_s, speculation=speculation, ranks=ranks, shared_experts=shared_experts,
         )  # fmt: skip
+    check_steps(table, limits, check_lengths(requests.prompt_tokens, requests.output_tokens, limits))
     setup = set_up(requests, table, limits, fleet, clients=clients, sample_s=sample_s)
     while kernel.run(setup.rules, setup.prices, setup.load, setup.out, setup.state):
         pass  # here an interruption is noticed
     out, totals = setup.out, setup.out.totals
+    refused, failed = (sum(totals[:, column].tolist()) for column in (layout.REFUSED, layout.FAILED))
+    _check_clock(setup, refused + failed)
     arrival_s = seconds(setup.load.arrival)
     queued_s = seconds(out.start)
     queued_s -= arrival_s
@@ -111,8 +121,9 @@ def simulate(
         itl_edges_s=edges_s(),
         itl_counts=out.histogram,
     )
-    busy_ps = totals[:, [layout.PREFILL_PS, layout.DECODE_PS]].sum(axis=0)
-    busy_us = float(busy_ps.sum()) / 1e6
+    # Of many replicas over weeks these sums leave 64 bits, so they are Python's.
+    prefill_ps, decode_ps = (sum(totals[:, column].tolist()) for column in (layout.PREFILL_PS, layout.DECODE_PS))
+    busy_us = (prefill_ps + decode_ps) / 1e6
     return Run(
         timings=timings,
         queued_s=queued_s,
@@ -121,13 +132,13 @@ def simulate(
         hit_tokens=out.hits if limits.prefix_caching else None,
         replicas=fleet.replicas,
         steps=int(totals[:, layout.STEPS].sum()),
-        prefill_s=float(busy_ps[0]) / PS_PER_S,
-        decode_s=float(busy_ps[1]) / PS_PER_S,
+        prefill_s=prefill_ps / PS_PER_S,
+        decode_s=decode_ps / PS_PER_S,
         span_s=float(totals[:, layout.END_PS].max(initial=0)) / PS_PER_S,
         peak_kv_share=float(totals[:, layout.PEAK_BLOCKS].max(initial=0)) / limits.kv_blocks,
-        mean_running=float(totals[:, layout.SEQUENCE_US].sum()) / busy_us if busy_us else 0.0,
-        refused=int(totals[:, layout.REFUSED].sum()),
-        failed=int(totals[:, layout.FAILED].sum()),
+        mean_running=sum(totals[:, layout.SEQUENCE_US].tolist()) / busy_us if busy_us else 0.0,
+        refused=refused,
+        failed=failed,
         samples=_samples(setup) if sample_s else None,
         sample_s=float(setup.state.scalars[:, layout.SAMPLE_PS].max()) / PS_PER_S,
     )

@@ -4,7 +4,7 @@ import numpy as np
 
 from trilemma.sim import blocks as cache
 from trilemma.sim.coming import answered, never_fits, unschedule
-from trilemma.sim.compiled import inner
+from trilemma.sim.compiled import inlined, inner
 from trilemma.sim.draws import splitmix64
 from trilemma.sim.layout import (
     AFTER,
@@ -85,7 +85,7 @@ def _best_prefix(board, serving, count, at, nodes, where, ids, begin, limit, bal
     return best
 
 
-@inner
+@inlined
 def _route(rules, load, state, request, at):
     """The replica of a request; -1 if none serves."""
     board, serving, events = state.board, state.serving, state.events
@@ -123,8 +123,7 @@ def _route(rules, load, state, request, at):
     return target
 
 
-@inner
-def _send(rules, load, out, state, request, at):
+def _send_now(rules, load, out, state, request, at):
     """Route a request that has come to the router, or let it wait there for a replica to get ready."""
     board = state.board
     s, events, link = state.scalars, state.events, load.link
@@ -170,6 +169,10 @@ def _send(rules, load, out, state, request, at):
                 if rules.routing != PREFIX_AWARE:
                     least = max(least, load.output[request] * rules.least_step_ps)
                 board[NEXT_CHANGE, target] = min(board[NEXT_CHANGE, target], at + least)
+
+
+_send = inner(_send_now)
+_send_here = inlined(_send_now)
 
 
 @inner
@@ -269,7 +272,7 @@ def _replica_events(rules, load, out, state, at):
             answered(rules, load, state, request, at)
 
 
-@inner
+@inlined
 def next_call(rules, load, out, state):
     """Handle what comes until a replica has to be run first: (replica, until when); replica -1 at the very end.
 
@@ -340,5 +343,5 @@ def next_call(rules, load, out, state):
             else:
                 request = state.first_arrivals[events[NEXT_ARRIVAL]]
                 events[NEXT_ARRIVAL] += 1
-            _send(rules, load, out, state, request, at)
+            _send_here(rules, load, out, state, request, at)
     return found, until

@@ -16,6 +16,7 @@ from trilemma.workload.requests import Requests
 IntArray = npt.NDArray[np.int64]
 SAMPLE_ROWS = 4096  # per replica; a finer resolution is made coarser until it fits
 LONGEST_RING = 4096  # finish steps; it stays in the processor's cache, and longer answers go round more than once
+LONG_WINDOW = 2**16  # tokens
 NEVER = float("inf")
 
 
@@ -126,6 +127,14 @@ def _events(fleet: Fleet) -> tuple[IntArray, int]:
     return np.array(sorted(rows), dtype=np.int64).reshape(-1, 3).T.copy(), last_ready
 
 
+def window_in(table: StepTable, requests: Requests) -> int:
+    """The table's window, no longer than any request needs: memory grows with it."""
+    if table.window_tokens <= LONG_WINDOW:
+        return table.window_tokens
+    longest = int(requests.prompt_tokens.max(initial=0)) + int(requests.output_tokens.max(initial=0))
+    return min(table.window_tokens, max(longest, LONG_WINDOW))
+
+
 def _power_of_two(at_least: int) -> int:
     return max(int(layout.WORD), 1 << (int(at_least) - 1).bit_length())
 
@@ -175,8 +184,8 @@ def set_up(
         whole_prompts=not limits.chunked_prefill, chunk_unit=limits.chunk_unit_tokens, max_new=limits.max_new_tokens,
         mixed=limits.mixed_chunk, asynchronous=limits.async_scheduling, ratio_first=ratio_first,
         ratio_least=ratio_least, ratio_fall=ratio_fall, keeps_ratio=limits.ignore_eos, caching=caching,
-        unit=requests.block_tokens if caching else limits.block_tokens, window=table.window_tokens, clients=clients,
-        sessions=sessions, feedback=feedback, routing=int(routing), retry=fleet.retry_failed,
+        unit=requests.block_tokens if caching else limits.block_tokens, window=window_in(table, requests),
+        clients=clients, sessions=sessions, feedback=feedback, routing=int(routing), retry=fleet.retry_failed,
         balance_abs=fleet.balance_abs, balance_rel=float(fleet.balance_rel), seed=fleet.seed, dynamic=not dealt,
         least_step_ps=int(table.token_ps[1:].min()),
     )  # fmt: skip
@@ -199,7 +208,7 @@ def set_up(
         samples=np.zeros((replicas, SAMPLE_ROWS if sample_s else 0, 8), np.int64),
     )  # fmt: skip
     state = _state(
-        requests, table, limits, fleet,
+        requests, limits, fleet,
         rules=rules, queue=queue, units=int(chain_ids.max(initial=0)) + 1, sample_s=sample_s,
     )  # fmt: skip
     events, last_ready = _events(fleet) if not dealt else (np.zeros((3, 0), np.int64), 0)
@@ -215,7 +224,6 @@ def set_up(
 
 def _state(
     requests: Requests,
-    table: StepTable,
     limits: EngineLimits,
     fleet: Fleet,
     *,
@@ -227,7 +235,7 @@ def _state(
     replicas, n = fleet.replicas, len(requests)
     seats, page = limits.max_num_seqs, limits.block_tokens
     ring = _power_of_two(min(int(requests.output_tokens.max(initial=1)) + 2, LONGEST_RING))
-    window_ring = _power_of_two(table.window_tokens + 3)
+    window_ring = _power_of_two(rules.window + 3)
     scalars = np.zeros((replicas, layout.SCALARS), np.int64)
     for column in (layout.HEAD, layout.TAIL, layout.STACK, layout.STACK_END, layout.PARTIAL):
         scalars[:, column] = -1

@@ -93,8 +93,8 @@ def _merged(
     sampled: bool,
 ) -> Run:
     totals = np.array([run.totals for run in runs])
-    busy_ps = totals[:, [layout.PREFILL_PS, layout.DECODE_PS]].sum(axis=0)
-    busy_us = float(busy_ps.sum()) / 1e6
+    prefill_ps, decode_ps = (sum(totals[:, column].tolist()) for column in (layout.PREFILL_PS, layout.DECODE_PS))
+    busy_us = (prefill_ps + decode_ps) / 1e6
     arrival_s = seconds(columns["arrival_ps"])
     queued_s = seconds(columns["start_ps"]) - arrival_s
     timings = Timings(
@@ -116,11 +116,11 @@ def _merged(
         hit_tokens=columns["hit_tokens"].astype(np.int32) if limits.prefix_caching else None,
         replicas=len(runs),
         steps=int(totals[:, layout.STEPS].sum()),
-        prefill_s=float(busy_ps[0]) / PS_PER_S,
-        decode_s=float(busy_ps[1]) / PS_PER_S,
+        prefill_s=prefill_ps / PS_PER_S,
+        decode_s=decode_ps / PS_PER_S,
         span_s=float(totals[:, layout.END_PS].max(initial=0)) / PS_PER_S,
         peak_kv_share=float(totals[:, layout.PEAK_BLOCKS].max(initial=0)) / limits.kv_blocks,
-        mean_running=float(totals[:, layout.SEQUENCE_US].sum()) / busy_us if busy_us else 0.0,
+        mean_running=sum(totals[:, layout.SEQUENCE_US].tolist()) / busy_us if busy_us else 0.0,
         refused=int(totals[:, layout.REFUSED].sum()),
         samples=_samples(runs, totals) if sampled else None,
         sample_s=max(run.sample_ps for run in runs) / PS_PER_S if sampled else 0.0,
