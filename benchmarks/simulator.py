@@ -4,10 +4,13 @@
 
 Load is arrival rate over saturation rate, the rate at which the same requests are answered where the queue never ends
 (the middle half of the answers of a burst). "Saturation" in a case's name is load 0.95. Every case is played once to
-warm up and then three times; the least CPU time of the process counts, for all of `simulate()`: setting up, playing,
+warm up and then five times; the least CPU time of the process counts, for all of `simulate()`: setting up, playing,
 putting the results together. `bytes_per_request` is the peak of what `simulate()` allocates (tracemalloc; the results
 are part of it, the table of requests is not). `output_x10_time_ratio` is CPU time with ten times longer answers over
-that without, both at load 0.95 of their own saturation. `two_process_speedup` is the wall time one process takes for
+that without, both at load 0.95 of their own saturation and with KV memory for every seat's sequence, so that only the
+lengths differ; `output_x10_time_ratio_short_of_memory` is the same with the 25,600 blocks of the synthetic case, where
+ten times longer answers do not fit: `output_x10_preemptions` is how often a request is then thrown out on average, and
+each time it is admitted anew. `two_process_speedup` is the wall time one process takes for
 the synthetic case, times two, over the wall time of two processes that play it at the same time.
 
 `preemption` halves the prompts of the synthetic case, so that memory fills with answers while they are written, leaves
@@ -55,7 +58,7 @@ from trilemma.workload.transform import tile  # noqa: E402
 
 BUDGET, SEATS, BLOCK_TOKENS, BLOCKS = 8192, 256, 16, 25_600
 SATURATION = 0.95
-RUNS = 3
+RUNS = 5
 REQUESTS, BURST = 1_000_000, 100_000
 P95 = 1.6448536269514722  # standard deviations
 TRACE_FILES = {
@@ -66,6 +69,7 @@ TRACE_FILES = {
 TRACE_FOLDERS = (ROOT / "shared/data/traces", ROOT.parent / "shared/data/traces")
 LOADS = (0.3, 0.95, 1.3)
 REPLICAS = 16
+PLENTY_OF_BLOCKS = 2_560_000
 FEW_BLOCKS = 1_500  # of KV memory: at least a fifth of the requests are thrown out of it
 TENTH = 10  # slow ways of playing get a tenth of the requests
 
@@ -301,10 +305,22 @@ def bytes_per_request(b: Bench) -> float:
     return peak / len(requests)
 
 
-def output_x10(b: Bench) -> float:
-    server, once = Server(dense(), limits()), synthetic(b.requests)
-    tenfold = replace(once, output_tokens=10 * once.output_tokens)
-    return server.cpu_s(server.loaded(tenfold, SATURATION)) / server.cpu_s(server.loaded(once, SATURATION))
+def output_x10(blocks: int) -> Callable[[Bench], float]:
+    server = Server(dense(), limits(blocks))
+    return lambda b: (
+        server.cpu_s(server.loaded(tenfold(synthetic(b.requests)), SATURATION))
+        / server.cpu_s(server.loaded(synthetic(b.requests), SATURATION))
+    )
+
+
+def output_x10_preemptions(b: Bench) -> float:
+    server = Server(dense(), limits())
+    requests = server.loaded(tenfold(synthetic(b.requests)), SATURATION)
+    return float(simulate(requests, server.table, server.limits).timings.preemptions.mean())
+
+
+def tenfold(requests: Requests) -> Requests:
+    return replace(requests, output_tokens=10 * requests.output_tokens)
 
 
 def first_call(_: Bench) -> float:
@@ -367,7 +383,9 @@ SPEEDS: dict[str, Callable[[Bench], float]] = {
 ON_REQUEST: dict[str, Callable[[Bench], float]] = {"synthetic_10m@saturation": ten_million}
 NUMBERS: dict[str, Callable[[Bench], float]] = {
     "bytes_per_request": bytes_per_request,
-    "output_x10_time_ratio": output_x10,
+    "output_x10_time_ratio": output_x10(PLENTY_OF_BLOCKS),
+    "output_x10_time_ratio_short_of_memory": output_x10(BLOCKS),
+    "output_x10_preemptions": output_x10_preemptions,
     "two_process_speedup": two_processes,
     "first_call_s": first_call,
 }

@@ -140,7 +140,7 @@ def test_what_neither_flag_nor_scenario_says_is_the_first_that_fits():
         (H100, "h100_sxm/gift", InputError, "--offer"),
         (H100 | {"tensor": 3}, None, UnsupportedError, "heads do not divide by tensor parallelism 3"),
         (H100 | {"tensor": 16}, None, UnsupportedError, "TP16 exceeds the link domain of 8 GPUs"),
-        (H100 | {"data": 2}, None, UnsupportedError, "attention data parallelism under a trace is not simulated yet"),
+        (H100 | {"data": 2}, None, UnsupportedError, "attention data parallelism 2 needs a mixture of experts"),
         (H100 | {"pipeline": 2}, None, UnsupportedError, "pipeline"),
         (H100 | {"engine": "trtllm", "accelerator": "mi300x"}, None, UnsupportedError, "does not run on AMD"),
     ],

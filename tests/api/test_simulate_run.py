@@ -192,6 +192,46 @@ def test_prefix_blocks_fit_every_engine(engine):
     assert 0.5 < result["prefix_hit_share"] < 1
 
 
+@pytest.mark.parametrize(
+    ("engine", "scheduler"), [("vllm", "vllm"), ("sglang", "sglang"), ("trtllm", "trtllm_no_evict")]
+)
+def test_each_engine_decides_by_its_own_rules(engine, scheduler):
+    result = simulated(deployment={"engine": engine})
+    assert result["deployment"]["scheduler"] == scheduler
+    assert result["finished"] == result["requests"]
+    assert any("max_tokens" in note for note in result["notes"]) == (engine != "vllm")
+
+
+def test_decodes_stall_behind_prefills_under_sglang_alone():
+    gaps = {e: simulated(deployment={"engine": e})["latencies"]["itl_p99_s"] for e in ("vllm", "sglang", "trtllm")}
+    assert gaps["sglang"] > 1.5 * max(gaps["vllm"], gaps["trtllm"])
+
+
+def test_what_clients_ask_for_takes_kv_that_they_do_not_use():
+    trtllm = {"engine": "trtllm", "accelerator": "l40s", "precision": "fp8"}
+    flood = {"workload.rate_scale": 40}
+    asked, got = (simulated(flood, trtllm, max_tokens=tokens) for tokens in (8000, None))
+    assert asked["queued_mean_s"] > got["queued_mean_s"]
+    assert asked["queued_time_by_reason"]["kv"] > got["queued_time_by_reason"]["kv"]
+    assert not any("max_tokens" in note for note in asked["notes"])
+    used = simulated(flood, trtllm, capacity_policy="max-utilization")
+    assert used["deployment"]["scheduler"] == "trtllm_max_utilization"
+    assert used["queued_time_by_reason"]["kv"] <= got["queued_time_by_reason"]["kv"]
+    assert got["preemptions"] == asked["preemptions"] == 0
+
+
+def test_attention_dp_ranks_step_together_and_share_the_load():
+    mixture = {"model": "deepseek-ai/DeepSeek-V3", "workload.rate_scale": 1}
+    node = {"accelerator": "h200_sxm", "precision": "fp8", "tensor": 1, "data": 8, "expert": 8}
+    results = {e: simulated(mixture, node | {"engine": e}) for e in ("vllm", "sglang", "trtllm")}
+    for engine, result in results.items():
+        assert result["deployment"]["data_parallel"] == result["deployment"]["gpus"] == 8, engine
+        assert result["finished"] == result["requests"]
+        assert any("ranks step together" in note for note in result["notes"])
+        assert max(result["series"]["running"]) > 8
+        assert 0 < max(result["series"]["kv_share"]) <= result["peak_kv_share"] <= 1
+
+
 def test_scheduling_one_step_ahead_makes_an_arrival_wait_longer():
     plain, ahead = (simulated(async_scheduling=flag) for flag in (False, True))
     assert (plain["deployment"]["async_scheduling"], ahead["deployment"]["async_scheduling"]) == (False, True)
@@ -201,6 +241,14 @@ def test_scheduling_one_step_ahead_makes_an_arrival_wait_longer():
 @pytest.mark.parametrize(
     ("changes", "options", "said"),
     [
+        (
+            {},
+            {"capacity_policy": "no-evict"},
+            "--capacity-policy: expected one of guaranteed-no-evict, max-utilization",
+        ),
+        ({}, {"capacity_policy": "max-utilization"}, "--capacity-policy: expected TensorRT-LLM, found an engine witho"),
+        ({}, {"max_tokens": 100}, "--max-tokens: expected SGLang, or TensorRT-LLM's guaranteed-no-evict, found a sche"),
+        ({}, {"max_tokens": 0}, "--max-tokens: expected a whole number of at least 1, found 0"),
         ({}, {"routing": "round-robbin"}, "--routing: expected one of .* \\(did you mean 'round-robin'\\?\\)"),
         (
             {},

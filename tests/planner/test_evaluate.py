@@ -1,5 +1,7 @@
 """Sizing one candidate: saturation, knee, whole fleets, and what fills the units that are paid."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,30 @@ def test_a_stream_is_thinned_and_sped_up_to_the_rate_asked_for(small):
         assert replicas >= 1
         assert len(stream) <= len(requests)
         assert (np.diff(stream.arrival_s) >= 0).all()
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5, 4.0, 200.0])
+def test_a_stream_of_sessions_keeps_them_whole(small, rate):
+    plain = small[0].question.workload.requests
+    n = len(plain)
+    rng = np.random.default_rng(0)
+    session = np.where(rng.random(n) < 0.2, -1, rng.integers(0, n // 4, n) ** 2 % (n // 4))  # of unequal length
+    requests = replace(plain, session=session)
+    stream, replicas = stream_at(requests, rate)
+    assert stream.rate_per_s / replicas == pytest.approx(rate, rel=0.1)
+    turns = {name: int((session == name).sum()) for name in np.unique(session[session >= 0]).tolist()}
+    for name in np.unique(stream.session[stream.session >= 0]).tolist():
+        assert int((stream.session == name).sum()) == turns[name]
+
+
+def test_a_stream_without_sessions_is_dealt_out_request_by_request(small):
+    requests = small[0].question.workload.requests
+    alone = replace(requests, session=np.full(len(requests), -1))
+    for rate in (0.05, 1.0):
+        dealt, replicas = stream_at(requests, rate)
+        same, again = stream_at(alone, rate)
+        assert replicas == again
+        np.testing.assert_array_equal(dealt.prompt_tokens, same.prompt_tokens)
 
 
 def test_the_knee_keeps_the_limits_and_lies_below_saturation(small):

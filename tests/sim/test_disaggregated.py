@@ -437,7 +437,10 @@ def pool_of(**options) -> Pool:
 @pytest.mark.parametrize(
     ("wrong", "error", "says"),
     [
-        ({"replicas": 0}, ValueError, "at least one replica"),
+        ({"replicas": 0}, ValueError, "replicas must be at least 1"),
+        ({"replicas": 2.5}, ValueError, "replicas: expected a whole number"),
+        ({"replicas": 32_768}, UnsupportedError, "replicas: the simulator holds at most 32,767"),
+        ({"routing": 0}, ValueError, "routing: expected one of"),
         ({"table": constant_table(STEP_PS, 63, 8)}, ValueError, "63 tokens"),
         ({"table": constant_table(STEP_PS, 64, 7)}, ValueError, "7 sequences"),
         ({"routing": Routing.POWER_OF_TWO}, UnsupportedError, "POWER_OF_TWO"),
@@ -468,8 +471,12 @@ def test_pools_that_are_not_played_are_refused():
     ("columns", "clients", "error"),
     [
         ({}, -1, ValueError),
+        ({}, 1.5, ValueError),
+        ({"session": np.array([0]), "think_s": np.array([np.inf])}, 0, ValueError),
+        ({"session": np.array([0]), "think_s": np.array([5e6])}, 0, UnsupportedError),
+        ({"prompt_tokens": np.array([7.5])}, 0, ValueError),
         ({"arrival_s": np.array([-1.0])}, 0, ValueError),
-        ({"arrival_s": np.array([9e6])}, 0, UnsupportedError),
+        ({"arrival_s": np.array([4.1e6])}, 0, UnsupportedError),
         ({"prompt_tokens": np.array([2**31])}, 0, UnsupportedError),
         ({"priority": np.array([1])}, 0, UnsupportedError),
     ],

@@ -26,6 +26,7 @@ from tests.sim.cases import (
     table_of,
 )
 from tests.sim.oracle_engine import splitmix64 as plain_splitmix64
+from trilemma.errors import UnsupportedError
 from trilemma.sim import draws, explicit, layout
 from trilemma.sim.engine import EngineLimits, Policy
 from trilemma.sim.explicit import ExplicitRun, play_explicit
@@ -357,9 +358,8 @@ def test_certain_acceptance_is_certain():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ranks": 0}, "rank"),
+        ({"ranks": 0}, "ranks? must be at least 1|at least one rank"),
         ({"table": constant_table(1, 63, 8)}, "cannot price"),
-        ({"prompt": [2**31]}, "2.31 tokens"),
         (
             {
                 "limits": {"policy": Policy.SGLANG, "max_num_batched_tokens": 8},
@@ -382,3 +382,42 @@ def test_certain_acceptance_is_certain():
 def test_what_cannot_be_played_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         play_plain(**({"prompt": [4], "output": [4]} | options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": [2**31]}, "of up to 2,147,483,652 tokens"),
+        ({"output": [2**31 - 4]}, "of up to 2,147,483,648 tokens"),
+        (
+            {"speculation": Speculation(draft_tokens=40, acceptance=(0.5, *[0.0] * 39, 0.5)), "prompt": [2**31 - 50]},
+            "up to",
+        ),
+        ({"limits": {"max_new_tokens": 2**31 - 1}}, "of up to 2,147,483,651 tokens"),
+        ({"table": replace(constant_table(1, 64, 8), context_ps=10**12), "prompt": [2000]}, "steps of up to 10,000 s"),
+        ({"table": constant_table(10**15, 64, 8), "output": [8000]}, "clock ends after 53 days"),
+    ],
+)
+def test_what_is_too_long_for_the_simulator_is_refused(options, message):
+    known = {"prompt": [4], "output": [4], "limits": {"kv_blocks": 10_000}}
+    with pytest.raises(UnsupportedError, match=message):
+        play_plain(**(known | options))
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "says"),
+    [
+        ({"draft_tokens": 1.0}, ValueError, "draft_tokens: expected a whole number"),
+        ({"draft_tokens": -1}, ValueError, "draft_tokens cannot be negative"),
+        ({"draft_tokens": 10**6}, UnsupportedError, "draft_tokens: the simulator holds at most 65,536"),
+        ({"draft_ps": 0.5}, ValueError, "draft_ps: expected a whole number"),
+        ({"draft_ps": 10**15 + 1}, UnsupportedError, "draft_ps: the simulator holds at most"),
+        ({"seed": 2**32}, UnsupportedError, "seed: the simulator holds at most 4,294,967,295"),
+        ({"seed": True}, ValueError, "seed: expected a whole number"),
+        ({"acceptance": (0.5, float("nan"))}, ValueError, "must sum to 1"),
+        ({"acceptance": (0.5, float("inf"))}, ValueError, "must sum to 1"),
+    ],
+)
+def test_guesses_that_cannot_be_are_refused(bad, error, says):
+    with pytest.raises(error, match=says):
+        Speculation(**{"draft_tokens": 1, "acceptance": (0.5, 0.5)} | bad)

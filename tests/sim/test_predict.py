@@ -11,6 +11,8 @@ from trilemma.catalogue.figure import Source
 from trilemma.errors import UnsupportedError
 from trilemma.latency.step import StepModel
 from trilemma.sim.benchmark import PROMPTS_PER_CLIENT, closed_loop, uniform_lengths
+from trilemma.sim.engine import Policy
+from trilemma.sim.limits import POLICIES
 from trilemma.sim.predict import (
     LEAST_SEATS,
     Configuration,
@@ -148,8 +150,38 @@ def test_carried_over_constants_widen_the_interval_and_are_named():
     assert theirs.tpot_s.high / theirs.tpot_s.value > own.tpot_s.high / own.tpot_s.value
 
 
-def test_other_engines_say_whose_scheduler_is_simulated():
-    assert "vLLM's rules" in predict_closed_loop(configuration(engine="trtllm")).note
+def test_what_a_configuration_leaves_open_is_said():
+    own = configuration(engine="trtllm")
+    assert deployment_of(own).kv_bytes_per_element == 1
+    assert predict_closed_loop(own).note == "KV cache in FP8, as in published runs of quantised checkpoints"
+    assert predict_closed_loop(replace(own, kv_bytes_per_element=2.0)).note == ""
+    assert predict_closed_loop(configuration(engine="trtllm", precision="bf16")).note == ""
+    assert predict_closed_loop(configuration(engine="sglang")).note == ""
+    mixture = configuration("deepseek-ai/DeepSeek-V3", "h200_sxm", tp=1, dp=8, ep=8, isl=256)
+    assert predict_closed_loop(mixture).note == "one attention-DP rank with its share of the load stands for all"
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_each_engine_is_replayed_by_its_own_scheduler(engine):
+    c = configuration(engine=engine)
+    _, limits = model_and_limits(c)
+    assert limits.policy is POLICIES[engine]
+    assert limits.ignore_eos == (engine == "sglang")  # benchmarks force output lengths
+
+
+def test_an_engine_that_prefills_first_answers_equal_requests_in_waves():
+    """SGLang with vLLM's overheads. All prompts are computed before the first decode, so that all answers end
+    together and the next prompts queue up together: TTFT pays for what TPOT saves."""
+    c = configuration(concurrency=64, isl=2048, osl=256)
+    efficiency = efficiency_for(c.accelerator, "vllm")
+    steps, limits = prepare(c, deployment_of(c), efficiency)
+    first = replace(limits, policy=Policy.SGLANG, ignore_eos=True)
+    mixed, apart = (
+        closed_loop(steps.table(), x, efficiency.engine, isl=c.isl, osl=c.osl, concurrency=64) for x in (limits, first)
+    )
+    assert apart.ttft_s > 2 * mixed.ttft_s
+    assert apart.tpot_s < 0.9 * mixed.tpot_s
+    assert apart.output_tokens_per_s == pytest.approx(mixed.output_tokens_per_s, rel=0.1)
 
 
 def test_open_loop_meets_the_closed_one_where_nobody_waits():
@@ -173,6 +205,7 @@ def test_seats_default_to_the_clients_of_a_rank_and_never_exceed_the_budget():
     assert deployment_of(configuration(concurrency=2000, dp=4)).knobs.max_num_seqs == 500
     knobs = deployment_of(configuration(concurrency=512, max_num_batched_tokens=100)).knobs
     assert (knobs.max_num_batched_tokens, knobs.max_num_seqs) == (100, 100)
+    assert deployment_of(configuration(engine="sglang", concurrency=2000, dp=4)).knobs.max_num_seqs == 2000
     assert deployment_of(configuration(max_num_seqs=3)).knobs.max_num_seqs == 3
     assert deployment_of(CHAT).knobs.max_model_len == 1024 + 128
 

@@ -1,5 +1,6 @@
 """What only shows in processes of their own: where machine code is kept, and what an interrupt does."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -7,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pytest
+from numba.core import caching
 
 import trilemma
 
@@ -79,6 +82,114 @@ print(draws.splitmix64(np.uint64(0)))
     assert int(drawn) == 0xE220A8397B1DCDAF
 
 
+TINY = """
+from trilemma.sim.compiled import compiled, inner
+
+@inner
+def half(x):
+    return x / 2
+
+@compiled
+def same(x):
+    return half(x) * 2
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A module with a small compiled function; what is called loads it as a new process would: (result, compiled)."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")  # beside the source
+    file = tmp_path / "tiny.py"
+    file.write_text(TINY)
+
+    def call(value) -> tuple[float, int]:
+        spec = importlib.util.spec_from_file_location("tiny", file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        result = module.same(value)
+        assert sum(module.same.stats.cache_hits.values()) + sum(module.same.stats.cache_misses.values()) == 1
+        return result, sum(module.same.stats.cache_misses.values())
+
+    return call
+
+
+def files(folder: Path, ending: str) -> list[Path]:
+    found = sorted((folder / "__pycache__").glob(f"tiny.same*{ending}"))
+    assert found
+    return found
+
+
+def test_code_is_kept_beside_the_source(tiny):
+    assert [tiny(3), tiny(3), tiny(3.5), tiny(3.5), tiny(3)] == [(3, 1), (3, 0), (3.5, 1), (3.5, 0), (3, 0)]
+
+
+@pytest.mark.parametrize("ending", [".nbi", ".nbc"])
+@pytest.mark.parametrize("left", [0, 1, 0.5, 0.9])
+def test_torn_files_are_made_anew(tiny, tmp_path, ending, left):
+    """What a full disk or a machine that went down has left of a file: nothing, a byte, a part of it."""
+    tiny(3)
+    for file in files(tmp_path, ending):
+        whole = file.read_bytes()
+        file.write_bytes(whole[: left if isinstance(left, int) else int(len(whole) * left)])
+    assert [tiny(3), tiny(3)] == [(3, 1), (3, 0)]
+
+
+@pytest.mark.parametrize("ending", [".nbi", ".nbc"])
+def test_folders_in_the_place_of_files_are_left_alone(tiny, tmp_path, ending):
+    tiny(3)
+    for file in files(tmp_path, ending):
+        file.unlink()
+        file.mkdir()
+    assert [tiny(3), tiny(3)] == [(3, 1), (3, 1)]
+
+
+def test_code_of_another_signature_is_not_used(tiny, tmp_path):
+    """Two processes that write at once can leave the code of one under the entry of the other."""
+    tiny(3)
+    tiny(3.5)
+    one, other = files(tmp_path, ".nbc")
+    code = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(code)
+    assert [tiny(3), tiny(3.5), tiny(3), tiny(3.5)] == [(3, 1), (3.5, 1), (3, 0), (3.5, 0)]
+
+
+def test_code_in_a_folder_that_can_only_be_read_is_used(tiny, tmp_path, monkeypatch):
+    """An image with kept code, run by somebody without rights and home: what is there is read, the rest compiled."""
+    tiny(3)
+    before = sorted((tmp_path / "__pycache__").iterdir())
+
+    def denied(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", denied)
+    assert [tiny(3), tiny(3.5), tiny(3.5)] == [(3, 0), (3.5, 1), (3.5, 1)]
+    assert sorted((tmp_path / "__pycache__").iterdir()) == before
+
+
+def test_code_that_came_with_the_source_is_used_beside_a_folder_of_one_s_own(tiny, tmp_path, monkeypatch):
+    tiny(3)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "own"))
+    assert [tiny(3), tiny(3.5), tiny(3.5)] == [(3, 0), (3.5, 1), (3.5, 0)]
+    assert len(files(tmp_path, ".nbc")) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of resources")
+@pytest.mark.parametrize("room", [0, 100])
+def test_a_full_disk_is_no_reason_to_fail(tmp_path, room):
+    """No file may grow beyond some bytes, as under a quota."""
+    (tmp_path / "tiny.py").write_text(TINY)
+    script = f"""
+import resource, sys
+import tiny
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, resource.RLIM_INFINITY))
+print(tiny.same(3), sum(tiny.same.stats.cache_misses.values()))
+"""
+    for _ in range(2):
+        assert finish(start(script, PYTHONPATH=str(tmp_path), NUMBA_CACHE_DIR="")) == "3.0 1"
+    assert not [file for file in (tmp_path / "__pycache__").iterdir() if ".tmp." in file.name]
+
+
 @pytest.mark.slow
 def test_processes_that_start_cold_at_once_do_not_disturb_each_other(tmp_path: Path):
     """Both compile everything (some 20 s of CPU each); what they leave behind is whole: a third compiles nothing."""
@@ -102,9 +213,10 @@ def test_processes_that_start_cold_at_once_do_not_disturb_each_other(tmp_path: P
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer of CPU time")
-@pytest.mark.parametrize("threshold", [1])
+@pytest.mark.parametrize("threshold", [0, 1])
 def test_an_interrupted_run_stops_within_a_second(threshold):
-    """A prompt of a billion tokens, one a step: a minute's work. After half a second of CPU comes what Ctrl-C sends.
+    """A prompt of a billion tokens, one a step, in either kernel: half a minute's work and more. After half a second of
+    CPU comes what Ctrl-C sends.
 
     The signal's handler is Python's own for SIGINT; the time it takes to get there is CPU time."""
     script = f"""

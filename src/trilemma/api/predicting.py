@@ -13,7 +13,7 @@ from trilemma.sim.interval import Estimate
 from trilemma.sim.predict import Configuration, Prediction, predict_closed_loop, predict_open_loop
 from trilemma.units import parse_rate_per_s
 
-# Of predicted_tpot_ms_safe: choices by it lose least on the measured runs (regret 20%, at 0.5 and at 0.8 21 to 23%).
+# Of predicted_tpot_ms_safe: choices by it lose least on the measured runs (regret 16%, at 0.5 17%, at 0.8 20%).
 CONFIDENCE = 0.65
 NOTHING = {
     name: None

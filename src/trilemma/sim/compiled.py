@@ -54,7 +54,7 @@ class _BesideLocator(InTreeCacheLocator):
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_BesideLocator | None":
-        locator = cls(py_func, py_file)
+        locator: Any = cls(py_func, py_file)
         return locator if os.path.isdir(locator.get_cache_path()) else None
 
 
@@ -76,9 +76,10 @@ class _KeptCode(NullCache):
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.places: list[FunctionCache] = []
+        self.places: list[Any] = []
         self.writable = False
-        for kind in (FunctionCache, _BesideCache):
+        kinds: tuple[Any, ...] = (FunctionCache, _BesideCache)
+        for kind in kinds:
             try:
                 place = kind(function)
             except Exception:  # no folder to keep code in
@@ -93,13 +94,11 @@ class _KeptCode(NullCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:  # noqa: ANN401
         for place in self.places:
-            try:
+            with suppress(Exception):
                 code = place.load_overload(sig, target_context)
-            except Exception:
-                continue
-            # Two processes that began to write at once can have left one's code under the other's entry.
-            if code is not None and tuple(code.signature.args) == tuple(sig):
-                return code
+                # Two processes that began to write at once can have left one's code under the other's entry.
+                if code is not None and tuple(code.signature.args) == tuple(sig):
+                    return code
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:  # noqa: ANN401

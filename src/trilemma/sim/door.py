@@ -144,7 +144,7 @@ def check_steps(table: StepTable, limits: EngineLimits, lengths: Lengths, *, spa
     - contexts add up to at most S h; without sharing (no prefix cache) to the KV cache's tokens and one a sequence.
     - the pairs of a step's chunks, sum of q (2 s + q + 1) with q tokens after s, to at most 2 B (h + 1), because
       2 s + q + 1 <= 2 h + 1; their product with pair_fp is taken before it is shifted: below 2**62.
-    - k <= LONGEST_STRETCH decode steps are taken at once, and no more than an answer has tokens. Before memory cuts
+    - k <= LONGEST_STRETCH decode steps are taken at once, and no more than a sequence has tokens. Before memory cuts
       them short, the kernel adds up k a + s k (k - 1) / 2, with a the first step and s = S (context_ps + window_ps) at
       most, by which each is longer than the one before: at most MOST_STRETCH_PS.
     """
@@ -163,15 +163,15 @@ def check_steps(table: StepTable, limits: EngineLimits, lengths: Lengths, *, spa
     if longest > LONGEST_STEP_PS or pairs >= 2**62:
         raise UnsupportedError(
             f"step times: the simulator holds steps of up to {LONGEST_STEP_PS / PS_PER_S:,.0f} s, found up to "
-            f"{longest / PS_PER_S:,.0f} s for {seqs:,} sequences of up to {held:,} tokens, {tokens:,} tokens a step"
+            f"{longest / PS_PER_S:,.0f} s for {seqs:,} sequences of up to {held - span:,} tokens, {tokens:,} a step"
         )
-    steps = min(layout.LONGEST_STRETCH, lengths.output + 1)
+    steps = min(layout.LONGEST_STRETCH, lengths.output + 1, held)
     slope = seqs * (table.context_ps + table.window_ps)
     together = steps * decode + slope * (steps * (steps - 1) // 2)
     if together > MOST_STRETCH_PS:
         raise UnsupportedError(
             f"step times: the simulator adds up {steps:,} steps to at most {MOST_STRETCH_PS / PS_PER_S:,.0f} s, found "
-            f"up to {together / PS_PER_S:,.0f} s for {seqs:,} sequences of up to {held:,} tokens"
+            f"up to {together / PS_PER_S:,.0f} s for {seqs:,} sequences of up to {held - span:,} tokens"
         )
     return longest
 

@@ -302,6 +302,11 @@ def run(rules, prices, load, out, state):
     generated, crossing, histogram = state.generated, state.crossing, out.histogram
     leaves_late = rules.asynchronous or caching  # with a cache they leave in the order of their admission
     board = state.board
+    chunk_unit = rules.chunk_unit
+    # Whether one number says that the head of the queue cannot enter: the blocks of all of it.
+    head_of_line = not (caching or rules.asynchronous or rules.whole_prompts or policy == SGLANG)
+    if policy == VLLM and not rules.reserve_full:
+        head_of_line = False
     replicas = s.shape[0]
     rounds = np.int64(ROUNDS)
     while rounds > 0:
@@ -1083,6 +1088,19 @@ def run(rules, prices, load, out, state):
                 quiet = partial == -1 and cohorts == 0 and (policy != SGLANG or decoded_at == now)
                 if answers > 0:
                     blocked = NOTHING
+            elif (
+                head_of_line
+                and blocked == KV
+                and partial == -1
+                and seats_left > 0
+                and max_tokens - decodes >= chunk_unit
+            ):
+                # It still has no room after what this step freed, and the next ones free nothing before another finish.
+                request = stack if stack != -1 else queue
+                whole = prompt[U(request)] + generated[U(request)]
+                if policy == NO_EVICT:
+                    whole = prompt[U(request)] + max(output[U(request)], rules.max_new)
+                quiet = pages_of(whole, page) > free
             else:
                 quiet = (
                     answers + was_late == 0

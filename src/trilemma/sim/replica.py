@@ -7,7 +7,7 @@ from trilemma.latency.table import StepTable
 from trilemma.metrics.timings import Timings
 from trilemma.sim import kernel, layout
 from trilemma.sim.checks import LATEST_ARRIVAL_S, MOST_REPLICAS, MOST_TOKENS, flag, real, whole
-from trilemma.sim.door import check_arrivals, check_lengths, check_steps, check_table, plain, ran_out
+from trilemma.sim.door import LONGEST_STEP_PS, check_arrivals, check_lengths, check_steps, check_table, plain, ran_out
 from trilemma.sim.engine import EngineLimits
 from trilemma.sim.fleet import Fleet
 from trilemma.sim.run import Run, WaitReason, edges_s, seconds
@@ -38,7 +38,7 @@ def _check(
 def _check_clock(setup: Setup, given_up: int) -> None:
     """UnsupportedError for requests left unanswered (but for those `given_up`) where the clock ended."""
     last_ps = int(setup.out.totals[:, layout.END_PS].max(initial=0))
-    coming_ps = round(LATEST_ARRIVAL_S * PS_PER_S) if setup.rules.sessions else 0  # all that users may think
+    coming_ps = LONGEST_STEP_PS + (round(LATEST_ARRIVAL_S * PS_PER_S) if setup.rules.sessions else 0)  # all thinking
     if last_ps + coming_ps >= layout.FAR and np.count_nonzero(setup.out.done >= 0) + given_up < setup.out.done.size:
         raise ran_out(last_ps)
 
