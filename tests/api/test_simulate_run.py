@@ -230,6 +230,8 @@ def test_attention_dp_ranks_step_together_and_share_the_load():
         assert any("ranks step together" in note for note in result["notes"])
         assert max(result["series"]["running"]) > 8
         assert 0 < max(result["series"]["kv_share"]) <= result["peak_kv_share"] <= 1
+    with pytest.raises(InputError, match="--routing: expected round-robin or session-sticky beside attention-DP ranks"):
+        simulated(mixture, node, routing="least-outstanding")
 
 
 def test_scheduling_one_step_ahead_makes_an_arrival_wait_longer():

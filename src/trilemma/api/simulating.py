@@ -22,6 +22,7 @@ from trilemma.report.files import check_apart, check_writable
 from trilemma.report.requests_file import check_table_file, request_columns, series_columns, write_table
 from trilemma.report.simulation import series_dict
 from trilemma.sim.engine import EngineLimits, Policy
+from trilemma.sim.fleet import Routing
 from trilemma.units import parse_time_s, show_time
 from trilemma.workload.requests import FloatArray
 
@@ -117,6 +118,9 @@ def simulate(
         step = _nth(progress, number, len(variants))
         step(0, 3, "choosing")
         replicas, stage = staged(asked, deployment, routing=ROUTINGS[routing], prefix_caching=caching)
+        if stage.ranks > 1 and ROUTINGS[routing] > Routing.SESSION_STICKY:
+            expected = "round-robin or session-sticky beside attention-DP ranks"
+            raise InputError("--routing", expected=expected, found=repr(routing))
         stage.limits = replace(stage.limits, async_scheduling=async_scheduling)
         stage.limits = _reserving(stage.limits, capacity_policy, max_tokens)
         most_rps = saturated(stage, step)

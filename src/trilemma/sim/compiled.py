@@ -137,3 +137,8 @@ def inner(function: Callable[..., Any]) -> Any:  # noqa: ANN401
 def inlined(function: Callable[..., Any]) -> Any:  # noqa: ANN401
     """An inner function that becomes part of its callers: a call would copy whole tuples of arrays."""
     return kept(function, **LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+
+
+def embedded(function: Callable[..., Any]) -> Any:  # noqa: ANN401
+    """An inner function that is part of its only caller from the start: quicker to compile than two large functions."""
+    return kept(function, **LEAN, no_cpython_wrapper=True, no_cfunc_wrapper=True, inline="always")

@@ -1,10 +1,6 @@
-"""What the explicit kernel's functions share: names of array columns, tuples of arrays, and how they are compiled."""
+"""What the explicit kernel's functions share: names of array columns and tuples of arrays."""
 
 from collections import namedtuple
-from collections.abc import Callable
-from typing import Any
-
-from trilemma.sim.compiled import kept
 
 MILLION = 1_000_000
 
@@ -51,28 +47,3 @@ TOKEN_ROWS = 6
 (REQUEST, COMPUTED, TARGET, BEFORE, AFTER, ORDER, LAST, OWN_UNITS, DRAWN, KEY, FREE_SEATS, LATE_SEATS, PARTIAL_SEATS,
  CHUNK_SEATS, CHUNK_TOKENS, ENDING_SEATS) = range(16)  # fmt: skip
 SEAT_ROWS = 16
-
-# Counting references to the arrays of these tuples at every call took twenty times as long as everything else, and no
-# function here makes or keeps an array: numba's runtime is left out.
-BARE = {"error_model": "numpy", "_nrt": False}
-INSIDE = BARE | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-
-
-def bare(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a numba dispatcher has no type
-    """A function that only compiled ones call."""
-    return kept(function, **INSIDE)
-
-
-def bare_inlined(function: Callable[..., Any]) -> Any:  # noqa: ANN401
-    """One that is part of its callers' machine code."""
-    return kept(function, **INSIDE, forceinline=True)
-
-
-def bare_embedded(function: Callable[..., Any]) -> Any:  # noqa: ANN401
-    """One that is part of its only caller from the start: quicker to compile than two large functions."""
-    return kept(function, **INSIDE, inline="always")
-
-
-def bare_door(function: Callable[..., Any]) -> Any:  # noqa: ANN401
-    """A function that Python calls."""
-    return kept(function, **BARE)

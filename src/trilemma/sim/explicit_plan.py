@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from trilemma.sim.compiled import embedded, inlined, inner
 from trilemma.sim.explicit_layout import (
     AFTER,
     ALL_RUN,
@@ -50,9 +51,6 @@ from trilemma.sim.explicit_layout import (
     TARGET,
     TOP,
     WAITING,
-    bare,
-    bare_embedded,
-    bare_inlined,
 )
 from trilemma.sim.explicit_queue import goes_before, see
 from trilemma.sim.explicit_seats import (
@@ -83,7 +81,7 @@ from trilemma.sim.layout import (
 from trilemma.sim.stretch import pages_of
 
 
-@bare
+@inner
 def walk(rules, load, out, state, r, now, budget, most, prompts_too):
     """Running sequences in the order of their admission, each taking its tokens and blocks, evicting where blocks are
     short; the tokens left. Needed where not everybody gets everything; fills `span` and the chunks."""
@@ -132,7 +130,7 @@ def walk(rules, load, out, state, r, now, budget, most, prompts_too):
     return budget
 
 
-@bare_inlined
+@inlined
 def plan_vllm(rules, load, out, state, r, now):
     """One step of vLLM V1; what held the head of the queue back."""
     s, page, span = state.scalars, rules.page, rules.span
@@ -211,7 +209,7 @@ def plan_vllm(rules, load, out, state, r, now):
     return NOTHING
 
 
-@bare_inlined
+@inlined
 def trtllm_chunk(rules, remaining, budget):
     """Tokens of a context that run in a step with so many left; 0 where it has to wait."""
     if remaining <= budget:
@@ -221,7 +219,7 @@ def trtllm_chunk(rules, remaining, budget):
     return budget // rules.chunk_unit * rules.chunk_unit
 
 
-@bare_inlined
+@inlined
 def plan_trtllm(rules, load, out, state, r, now):
     """One step of TensorRT-LLM, both policies; what held the head of the queue back."""
     s, page = state.scalars, rules.page
@@ -280,7 +278,7 @@ def plan_trtllm(rules, load, out, state, r, now):
     return NOTHING
 
 
-@bare
+@inner
 def ahead(left, base, prompts_and, decoding, top, max_new):
     """Tokens that SGLang takes the decodes of a rank to have still to come."""
     total = np.int64(0)
@@ -294,7 +292,7 @@ def ahead(left, base, prompts_and, decoding, top, max_new):
     return total
 
 
-@bare
+@inner
 def plan_sglang_prefills(rules, load, out, state, r, now):
     """SGLang's prefill batch, if one can be built; what held the head of the queue back."""
     s, page = state.scalars, rules.page
@@ -379,7 +377,7 @@ def plan_sglang_prefills(rules, load, out, state, r, now):
     return NOTHING
 
 
-@bare
+@inner
 def retract(rules, load, out, state, r, now, needed):
     """SGLang sends decodes back to the end of the queue until the others fit: fewest tokens generated first, then the
     longest prompt, then the latest admitted. The blocks needed by those that stay."""
@@ -416,7 +414,7 @@ def retract(rules, load, out, state, r, now, needed):
     return needed
 
 
-@bare_inlined
+@inlined
 def plan_sglang(rules, load, out, state, r, now):
     """One step of SGLang, prefill or decode (or both, with mixed chunks); what held the head of the queue back."""
     s = state.scalars
@@ -440,7 +438,7 @@ def plan_sglang(rules, load, out, state, r, now):
     return reason
 
 
-@bare_embedded
+@embedded
 def attempt(rules, load, out, state, r, now, knows):
     """Plan a rank's step, as somebody would who knows of arrivals up to `knows`; whether anything runs."""
     s = state.scalars
@@ -480,7 +478,7 @@ def attempt(rules, load, out, state, r, now, knows):
     return s[r, CHUNKS] + s[r, DECODING] > 0
 
 
-@bare
+@inner
 def let_go(rules, load, state, r):
     """Those who were answered give back their seats and blocks."""
     s = state.scalars
@@ -490,7 +488,7 @@ def let_go(rules, load, state, r):
     s[r, LATE] = 0
 
 
-@bare_embedded
+@embedded
 def plan(rules, load, out, state, r, now):
     """Plan the step that starts now; whether anything runs on the rank."""
     s = state.scalars

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from trilemma.sim.compiled import inlined, inner
 from trilemma.sim.explicit_layout import (
     ASSIGNED,
     EVENTS,
@@ -23,14 +24,12 @@ from trilemma.sim.explicit_layout import (
     THINK_PS,
     UNANSWERED,
     WAITING,
-    bare,
-    bare_inlined,
 )
 from trilemma.sim.layout import NO_EVICT, REFUSED, SGLANG, VLLM
 from trilemma.sim.stretch import pages_of
 
 
-@bare_inlined
+@inlined
 def goes_before(load, by_priority, a, b):
     """Whether request a comes before b: by (priority,) arrival and index."""
     if by_priority and load.table[a, PRIORITY] != load.table[b, PRIORITY]:
@@ -38,7 +37,7 @@ def goes_before(load, by_priority, a, b):
     return load.arrival[a] < load.arrival[b] or (load.arrival[a] == load.arrival[b] and a < b)
 
 
-@bare
+@inner
 def merge(load, state, by_priority, a, b):
     """The root of two skew heaps of requests made one; -1 is the empty heap."""
     notes = state.notes
@@ -61,7 +60,7 @@ def merge(load, state, by_priority, a, b):
         a = rest
 
 
-@bare
+@inner
 def enqueue(rules, load, state, r, request, at_front):
     """Put a request into a rank's queue: at its front, at its end, or where its priority belongs."""
     s, notes = state.scalars, state.notes
@@ -82,7 +81,7 @@ def enqueue(rules, load, state, r, request, at_front):
         s[r, QUEUE_END] = request
 
 
-@bare
+@inner
 def dequeue(rules, load, state, r):
     """Take the head of a rank's queue out of it."""
     s = state.scalars
@@ -96,7 +95,7 @@ def dequeue(rules, load, state, r):
         s[r, QUEUE] = state.notes[request, RIGHT_LINK]
 
 
-@bare
+@inner
 def see(rules, load, state, r, until):
     """Those that came by `until` enter the rank's queue."""
     s = state.scalars
@@ -109,7 +108,7 @@ def see(rules, load, state, r, until):
 # Arrivals ----------------------------------------------------------------------------------------------------------
 
 
-@bare
+@inner
 def never_fits(rules, prompt, output):
     """Whether a request can never run to its end on an empty rank."""
     new, draft = max(output, rules.max_new), rules.span - 1
@@ -128,7 +127,7 @@ def never_fits(rules, prompt, output):
     return longest + draft > room
 
 
-@bare
+@inner
 def answered(rules, load, state, request, at):
     """Somebody got an answer (or a refusal): the client's or the session's next request will come."""
     g = state.group
@@ -145,7 +144,7 @@ def answered(rules, load, state, request, at):
             g[EVENTS] = merge(load, state, 0, g[EVENTS], following)
 
 
-@bare
+@inner
 def next_request(rules, load, state):
     """The next request to arrive, -1 if none is known."""
     g = state.group
@@ -163,7 +162,7 @@ def next_request(rules, load, state):
     return i
 
 
-@bare
+@inner
 def deliver(rules, load, out, state, until):
     """Every request that arrives by `until` gets its rank, or is refused."""
     g, s = state.group, state.scalars

@@ -3,6 +3,7 @@
 import numpy as np
 
 from trilemma.sim import blocks as cache
+from trilemma.sim.compiled import inlined, inner
 from trilemma.sim.draws import request_key
 from trilemma.sim.explicit_layout import (
     ADMITTED,
@@ -55,20 +56,18 @@ from trilemma.sim.explicit_layout import (
     TARGET,
     TOP,
     UNITS,
-    bare,
-    bare_inlined,
 )
 from trilemma.sim.explicit_queue import dequeue, enqueue
 from trilemma.sim.layout import PREEMPTIONS
 
 
-@bare_inlined
+@inlined
 def blocks_for(room, tokens, page):
     """Blocks that a sequence with `room` tokens left in its own lacks for `tokens` more."""
     return max(0, (tokens - room + page - 1) // page)
 
 
-@bare
+@inner
 def blocks_needed(room, decoding, top, span, page):
     """Blocks that all decodes of a rank together lack for their next step."""
     needed = 0
@@ -82,7 +81,7 @@ def blocks_needed(room, decoding, top, span, page):
     return needed
 
 
-@bare
+@inner
 def take(rules, state, r, blocks):
     """Take free blocks."""
     state.scalars[r, FREE] -= blocks
@@ -90,7 +89,7 @@ def take(rules, state, r, blocks):
         cache.allocate(state.nodes[r], blocks)
 
 
-@bare
+@inner
 def register(rules, load, state, r, seat, tokens):
     """The units of a chain that are whole within the first `tokens` tokens are cached from now on."""
     request = state.seats[r, REQUEST, seat]
@@ -106,7 +105,7 @@ def register(rules, load, state, r, seat, tokens):
         state.seats[r, OWN_UNITS, seat] = units
 
 
-@bare
+@inner
 def vacate(rules, load, state, r, seat, computed):
     """A sequence gives back its seat and its blocks."""
     s = state.scalars
@@ -128,7 +127,7 @@ def vacate(rules, load, state, r, seat, computed):
         s[r, TOP] -= 1
 
 
-@bare
+@inner
 def unlink(state, r, seat):
     """Take a sequence out of the order of admission."""
     s = state.scalars
@@ -144,7 +143,7 @@ def unlink(state, r, seat):
     s[r, RUNNING] -= 1
 
 
-@bare
+@inner
 def finish_partial(state, r, seat):
     """A prompt is not unfinished any more."""
     s = state.scalars
@@ -156,7 +155,7 @@ def finish_partial(state, r, seat):
     s[r, PARTIALS] = kept
 
 
-@bare
+@inner
 def evict(rules, load, out, state, r, seat, now, at_front):
     """Back into the queue: blocks and computed tokens are lost, generated tokens kept.
 
@@ -200,7 +199,7 @@ def evict(rules, load, out, state, r, seat, now, at_front):
     return returned
 
 
-@bare
+@inner
 def admit(rules, load, out, state, r, now, hits, wants):
     """Give the head of the queue a seat, the cached part of its prompt and `wants` blocks more; its seat."""
     s = state.scalars
@@ -245,7 +244,7 @@ def admit(rules, load, out, state, r, now, hits, wants):
     return seat
 
 
-@bare
+@inner
 def lookup(rules, load, state, r, request, target):
     """(units of the request that are cached, how many of them nobody holds)."""
     if not rules.caching or load.table[request, UNITS] == 0:
@@ -254,7 +253,7 @@ def lookup(rules, load, state, r, request, target):
     return cache.lookup(state.nodes[r], state.where[r], load.chain_ids, load.table[request, CHAIN], most)
 
 
-@bare_inlined
+@inlined
 def schedule_chunk(state, r, seat, tokens):
     """So many tokens of a prompt run in this step."""
     s = state.scalars
@@ -263,7 +262,7 @@ def schedule_chunk(state, r, seat, tokens):
     s[r, CHUNKS] += 1
 
 
-@bare_inlined
+@inlined
 def start_partial(state, r, seat):
     """A prompt will not be finished in this step."""
     s = state.scalars

@@ -3,6 +3,7 @@
 import numpy as np
 
 from trilemma.latency.table import FRACTION_BITS
+from trilemma.sim.compiled import compiled, inlined, inner
 from trilemma.sim.draws import accepted_tokens
 from trilemma.sim.explicit_layout import (
     ALL_RUN,
@@ -61,9 +62,6 @@ from trilemma.sim.explicit_layout import (
     TOP,
     UNANSWERED,
     WAITING,
-    bare,
-    bare_door,
-    bare_inlined,
 )
 from trilemma.sim.explicit_plan import let_go, plan
 from trilemma.sim.explicit_queue import answered, deliver, next_request
@@ -89,7 +87,7 @@ from trilemma.sim.layout import (
 from trilemma.sim.stretch import bin_of
 
 
-@bare
+@inner
 def window_sum(left, base, runs, top, window):
     """Sum over the decodes that run of min(context + 1, window)."""
     total = np.int64(0)
@@ -98,7 +96,7 @@ def window_sum(left, base, runs, top, window):
     return total
 
 
-@bare_inlined
+@inlined
 def step_times(rules, prices, state, r, mean_tokens, mean_decode_tokens):
     """(what the rank's planned step takes, what it would take without its prefills), picoseconds."""
     s = state.scalars
@@ -136,7 +134,7 @@ def step_times(rules, prices, state, r, mean_tokens, mean_decode_tokens):
     return whole, max(alone, prices.floor_ps[decodes])
 
 
-@bare
+@inner
 def advance_all(room, left, decoding, top, page):
     """Every decode emits a token, taking a block where it needs one; how many emitted their last."""
     finished = 0
@@ -149,7 +147,7 @@ def advance_all(room, left, decoding, top, page):
     return finished
 
 
-@bare
+@inner
 def remember(last, decoding, top, now):
     """Write down when decodes emitted last: at `now`, all of them."""
     for i in range(top):
@@ -157,7 +155,7 @@ def remember(last, decoding, top, now):
             last[i] = now
 
 
-@bare_inlined
+@inlined
 def advance(rules, prices, out, state, r, now, end):
     """The decodes that run emit their tokens; how many emitted their last."""
     s, histogram = state.scalars, out.histogram
@@ -204,7 +202,7 @@ def advance(rules, prices, out, state, r, now, end):
     return finished
 
 
-@bare_inlined
+@inlined
 def complete(rules, prices, load, out, state, r, now, end):
     """The rank's step has run until `end`."""
     s = state.scalars
@@ -273,7 +271,7 @@ def complete(rules, prices, load, out, state, r, now, end):
         let_go(rules, load, state, r)
 
 
-@bare
+@inner
 def sample(rules, out, state):
     """Write what is seen now into every row of samples that is due; when the rows are full every other one is kept."""
     g, s = state.group, state.scalars
@@ -304,7 +302,7 @@ def sample(rules, out, state):
         g[NEXT_SAMPLE] += g[SAMPLE_PS]
 
 
-@bare_door
+@compiled
 def run_steps(rules, prices, load, out, state, most_steps):
     """Play up to `most_steps` steps of the group; whether there is more to play."""
     g, s, ranks = state.group, state.scalars, rules.ranks
