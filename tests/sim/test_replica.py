@@ -219,6 +219,16 @@ def test_runs_that_go_on_beyond_the_clock_are_refused(priority):
         simulate(replace(long, arrival_s=long.arrival_s + LATEST_ARRIVAL_S - 3), slowest, one)
 
 
+@pytest.mark.parametrize("priority", [None, np.zeros(1, np.int64)])
+def test_a_run_may_end_with_the_clock(priority):
+    """2**20 steps of 2**42 ps end exactly where the clock does: also then no sample is due that nobody asked for."""
+    load = requests(1, output_tokens=np.array([2**20]), priority=priority)
+    table, roomy = constant_table(2**42, 8, 4), replace(LIMITS, kv_blocks=2**17)
+    assert simulate(load, table, roomy).span_s == 2**62 / 1e12
+    with pytest.raises(UnsupportedError, match="clock ends after 53 days"):
+        simulate(load, replace(table, token_ps=table.token_ps + 2**24), roomy)
+
+
 def test_busy_time_of_many_replicas_is_added_up_beyond_the_clock():
     """Four replicas, each busy for 20 days: more picoseconds than 63 bits hold."""
     slowest, roomy = constant_table(10**15, 8, 4), replace(LIMITS, kv_blocks=10**4)
@@ -475,11 +485,11 @@ def test_times_that_do_not_fit_the_fleet_are_refused(name):
         ({"clients": -1}, "clients cannot be negative"),
         ({"clients": 2.5}, "clients: expected a whole number"),
         ({"shared_experts": 1}, "shared_experts: expected True or False"),
-        ({"sample_s": -1.0}, "sample_s: expected 0 for none or 1e-09 to 4e.06 s, found -1 s"),
+        ({"sample_s": -1.0}, "sample_s: expected 0 for none or 1e-09 to 100000 s, found -1 s"),
         ({"sample_s": float("nan")}, "sample_s: expected a number, found nan"),
         ({"sample_s": float("inf")}, "sample_s: expected 0 for none"),
         ({"sample_s": 1e-13}, "sample_s: expected 0 for none"),
-        ({"sample_s": 1e7}, "sample_s: expected 0 for none"),
+        ({"sample_s": 2e5}, "sample_s: expected 0 for none"),
     ],
 )
 def test_ways_to_play_that_are_none_are_refused(bad, says):
@@ -487,7 +497,7 @@ def test_ways_to_play_that_are_none_are_refused(bad, says):
         simulate(requests(), TABLE, LIMITS, **bad)
 
 
-@pytest.mark.parametrize("sample_s", [1e-9, LATEST_ARRIVAL_S])
+@pytest.mark.parametrize("sample_s", [1e-9, 1e5])
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_samples_as_fine_and_as_coarse_as_can_be(sample_s, ranks):
     late = requests(first_s=LATEST_ARRIVAL_S - 3)

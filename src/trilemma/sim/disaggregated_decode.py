@@ -46,6 +46,7 @@ from trilemma.sim.disaggregated_layout import (
     SEATS_LEFT,
     SENDER,
     SENT,
+    SHORTEST_STRETCH,
     STACK,
     STEP,
     TAIL,
@@ -56,7 +57,6 @@ from trilemma.sim.disaggregated_layout import (
     YOUNG_BASE,
 )
 from trilemma.sim.disaggregated_prefill import leaves, transfer_begins
-from trilemma.sim.kernel import _forget_young, _grown, _unlink, _unring
 from trilemma.sim.layout import (
     AFTER,
     BASE,
@@ -79,11 +79,11 @@ from trilemma.sim.layout import (
     RING_PREV,
     SEATS,
     SEQUENCE_US,
-    SHORTEST_STRETCH,
     STEPS,
     TOKENS,
     WORD,
 )
+from trilemma.sim.sequences import forget_young, grown, unlink, unring
 from trilemma.sim.stretch import add_gaps, bin_of, first_reaching, next_set, pages_of
 
 
@@ -289,7 +289,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                     began = now - first - slope * (k - 1)
                     step += k
                     if window > 0:
-                        young, young_base = _grown(receivers, window0, window_mask, step, window, young, young_base)
+                        young, young_base = grown(receivers, window0, window_mask, step, window, young, young_base)
                     totals[r, STEPS] += k
                     totals[r, END_PS] = now
                     totals[r, DECODE_PS] += total
@@ -342,9 +342,9 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                         crossing[page0 + base % page] -= 1
                         base_sum -= base
                         decodes -= 1
-                        _unring(receivers, victim, ring0, ring_mask)
+                        unring(receivers, victim, ring0, ring_mask)
                         if window > 0 and window - 1 - base >= step:
-                            young, young_base = _forget_young(
+                            young, young_base = forget_young(
                                 receivers, window0, window_mask, window - 1 - base, base, young, young_base
                             )
                     free += pages_of(lost, page)
@@ -353,7 +353,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                     totals[r, PREEMPTIONS] += 1
                     notes[request, LINK] = stack
                     stack = request
-                    head, tail = _unlink(slots, victim, head, tail)
+                    head, tail = unlink(slots, victim, head, tail)
                     seats[seat0 + seats_left] = victim
                     seats_left += 1
                     if victim == slot:
@@ -496,7 +496,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
 
         # C. The step runs.
         if window > 0:
-            young, young_base = _grown(receivers, window0, window_mask, step, window, young, young_base)
+            young, young_base = grown(receivers, window0, window_mask, step, window, young, young_base)
         context_part = _contexts(context_ps, window_ps, window, decodes, base_sum, young, young_base, step)
         duration = max(
             floor_ps[decodes + chunks],
@@ -542,10 +542,10 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
             base_sum -= base
             decodes -= 1
             if window > 0 and window - 1 - base > step:
-                young, young_base = _forget_young(
+                young, young_base = forget_young(
                     receivers, window0, window_mask, window - 1 - base, base, young, young_base
                 )
-            head, tail = _unlink(slots, slot, head, tail)
+            head, tail = unlink(slots, slot, head, tail)
             slots[slot, BASE] = base + step + 1
             leaving[seat0 + late] = slot
             late += 1
@@ -561,7 +561,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
             histogram[bin_of(end - seen[request, DONE])] += 1
             if notes[request, GENERATED] == output[request]:
                 seen[request, DONE] = end
-                head, tail = _unlink(slots, slot, head, tail)
+                head, tail = unlink(slots, slot, head, tail)
                 leaving[seat0 + late] = slot
                 late += 1
                 answers += 1

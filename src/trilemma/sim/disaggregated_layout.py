@@ -7,6 +7,7 @@ from collections import namedtuple
 # plannings of decode and of prefill replicas.
 CATCHES_UP, MOVED, LANDED, RECEIVES, ARRIVES, SENDS = range(6)
 KIND_BITS = 40
+SHORTEST_STRETCH = 3  # steps; fewer are as fast one by one
 
 # Columns of `seen` (n, 7) int64, ps, -1 for never. DONE is the time of the last token for those who wait to be resumed.
 START, PREFILLED, SENT, READY, BEGUN, FIRST, DONE = range(7)

@@ -83,6 +83,7 @@ from trilemma.sim.explicit_layout import (
 )
 from trilemma.sim.explicit_step import run_steps
 from trilemma.sim.layout import FAR, HISTOGRAM_BINS, TOTALS
+from trilemma.sim.setup import NO_SAMPLE
 from trilemma.sim.speculation import Speculation
 from trilemma.units import PS_PER_S
 
@@ -230,14 +231,14 @@ def play_explicit(
     )
     state = _new_state(rules, load, n)
     group = state.group
-    group[NEXT_SAMPLE] = group[SAMPLE_PS] = sample_ps if sample_rows else FAR
+    group[NEXT_SAMPLE] = group[SAMPLE_PS] = sample_ps if sample_rows else NO_SAMPLE
     if clients:
         group[RELEASED] = min(clients, n)
         load.arrival[:clients] = 0
     most_steps = max(1, NS_A_CALL // (ranks * (NS_A_STEP + NS_A_SEAT * limits.max_num_seqs)))
     most_steps = min(most_steps, LONGEST_CALL_PS // longest_ps)
     while run_steps(rules, prices, load, out, state, most_steps):
-        if group[NOW] >= FAR:
+        if group[NOW] > FAR:
             raise ran_out(int(group[NOW]))
     if group[STUCK]:
         raise RuntimeError(f"{group[STUCK]} requests inside and nothing to do for {limits}")

@@ -102,6 +102,7 @@ from trilemma.sim.layout import (
     YOUNG,
     YOUNG_BASE,
 )
+from trilemma.sim.sequences import forget_young, grown, unlink, unring
 from trilemma.sim.stretch import add_gaps, bin_of, first_reaching, next_set, pages_of, residue
 
 U = np.uint64  # an index that is not negative: numba then leaves out its test for that
@@ -163,60 +164,6 @@ def _register(load, state, nodes, where, unit, per_unit, slot, tokens):
         begin = load.chain_offsets[request]
         cache.register(nodes, where, load.chain_ids, state.held, begin, registered, units, per_unit)
         state.slots[slot, UNITS] = units
-
-
-@inner
-def _unlink(slots, slot, head, tail):
-    """Take a slot out of the admission order; the new (head, tail)."""
-    prv, nxt = slots[U(slot), BEFORE], slots[U(slot), AFTER]
-    if prv == -1:
-        head = nxt
-    else:
-        slots[U(prv), AFTER] = nxt
-    if nxt == -1:
-        tail = prv
-    else:
-        slots[U(nxt), BEFORE] = prv
-    return head, tail
-
-
-@inner
-def _unring(state, slot, ring0, ring_mask):
-    """Take a decode out of the ring of finish steps."""
-    slots = state.slots
-    nxt, prv = slots[U(slot), RING_NEXT], slots[U(slot), RING_PREV]
-    if nxt != -1:
-        slots[U(nxt), RING_PREV] = prv
-    if prv != -1:
-        slots[U(prv), RING_NEXT] = nxt
-    else:
-        bucket = slots[U(slot), FINISH] & ring_mask
-        state.ring[U(ring0 + bucket)] = nxt
-        if nxt == -1:
-            state.ring_bits[U((ring0 + bucket) // WORD)] &= ~(1 << (bucket & (WORD - 1)))
-
-
-@inner
-def _grown(state, window0, window_mask, step, window, young, young_base):
-    """Decodes whose context has reached the window stop growing in it; (young, young_base)."""
-    at = window0 + (step & window_mask)
-    count = state.window_ring[at]
-    if count > 0:
-        state.window_ring[at] = 0
-        state.window_bits[at // WORD] &= ~(1 << (at & (WORD - 1)))
-        young -= count
-        young_base -= count * (window - 1 - step)
-    return young, young_base
-
-
-@inner
-def _forget_young(state, window0, window_mask, at_step, base, young, young_base):
-    """A decode that still grew inside the window is gone; (young, young_base)."""
-    at = window0 + (at_step & window_mask)
-    state.window_ring[at] -= 1
-    if state.window_ring[at] == 0:
-        state.window_bits[at // WORD] &= ~(1 << (at & (WORD - 1)))
-    return young - 1, young_base - base
 
 
 @inner
@@ -440,7 +387,7 @@ def run(rules, prices, load, out, state):
                     step += k
                     steps += k
                     if window > 0:
-                        young, young_base = _grown(state, window0, window_mask, step, window, young, young_base)
+                        young, young_base = grown(state, window0, window_mask, step, window, young, young_base)
                     decode_total += total
                     totals[r, DECODE_TOKENS] += decodes * k
                     totals[r, SEQUENCE_US] += (max_seqs - seats_left) * (total // 1_000_000)
@@ -503,9 +450,9 @@ def run(rules, prices, load, out, state):
                         crossing[U(page0 + residue(base, page))] -= 1
                         base_sum -= base
                         decodes -= 1
-                        _unring(state, victim, ring0, ring_mask)
+                        unring(state, victim, ring0, ring_mask)
                         if window > 0 and window - 1 - base >= step:
-                            young, young_base = _forget_young(
+                            young, young_base = forget_young(
                                 state, window0, window_mask, window - 1 - base, base, young, young_base
                             )
                     if caching:
@@ -517,7 +464,7 @@ def run(rules, prices, load, out, state):
                     link[U(request)] = stack
                     stack = request
                     stacked += 1
-                    head, tail = _unlink(slots, victim, head, tail)
+                    head, tail = unlink(slots, victim, head, tail)
                     state.seats[U(seat0 + seats_left)] = victim
                     seats_left += 1
                 if need + chunk_need > 0:
@@ -838,9 +785,9 @@ def run(rules, prices, load, out, state):
                             new_sum -= slots[U(victim), FINISH] + more
                             if output[U(request)] + more > MOST_NEW_TOKENS:
                                 long_new -= 1
-                            _unring(state, victim, ring0, ring_mask)
+                            unring(state, victim, ring0, ring_mask)
                             if window > 0 and window - 1 - base >= step:
-                                young, young_base = _forget_young(
+                                young, young_base = forget_young(
                                     state, window0, window_mask, window - 1 - base, base, young, young_base
                                 )
                         else:
@@ -863,7 +810,7 @@ def run(rules, prices, load, out, state):
                             link[U(stack_end)] = request
                         stack_end = request
                         stacked += 1
-                        head, tail = _unlink(slots, victim, head, tail)
+                        head, tail = unlink(slots, victim, head, tail)
                         state.seats[U(seat0 + seats_left)] = victim
                         seats_left += 1
                         need = crossing[U(page0 + residue(-step, page))]
@@ -913,7 +860,7 @@ def run(rules, prices, load, out, state):
                 context_part = np.int64(0)
                 if joined > 0:
                     if window > 0:
-                        young, young_base = _grown(state, window0, window_mask, step, window, young, young_base)
+                        young, young_base = grown(state, window0, window_mask, step, window, young, young_base)
                         context_part = window_ps * (young_base + young * (step + 1) + window * (decodes - young))
                     context_part += context_ps * (base_sum + decodes * (step + 1))
                 duration = max(
@@ -980,10 +927,10 @@ def run(rules, prices, load, out, state):
                         if output[U(request)] + more > MOST_NEW_TOKENS:
                             long_new -= 1
                     if window > 0 and window - 1 - base > step:
-                        young, young_base = _forget_young(
+                        young, young_base = forget_young(
                             state, window0, window_mask, window - 1 - base, base, young, young_base
                         )
-                    head, tail = _unlink(slots, slot, head, tail)
+                    head, tail = unlink(slots, slot, head, tail)
                     if leaves_late:
                         slots[U(slot), BASE] = context
                         state.late[U(seat0 + late)] = slot
@@ -1018,7 +965,7 @@ def run(rules, prices, load, out, state):
                     histogram[U(bin_of(end - out.done[U(U(request))]))] += 1
                 if generated[U(request)] == output[U(request)]:
                     out.done[U(request)] = end
-                    head, tail = _unlink(slots, slot, head, tail)
+                    head, tail = unlink(slots, slot, head, tail)
                     if leaves_late:
                         state.late[U(seat0 + late)] = slot
                         late += 1

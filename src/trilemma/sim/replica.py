@@ -20,6 +20,7 @@ __all__ = ["EngineLimits", "Fleet", "Run", "Speculation", "WaitReason", "simulat
 
 IntArray = npt.NDArray[np.int64]
 SHORTEST_SAMPLE_S = 1e-9
+LONGEST_SAMPLE_S = 1e5  # so that also the sample after the last one stays inside 63 bits
 
 
 def _check(
@@ -28,9 +29,9 @@ def _check(
     check_table(table, limits)
     if clients and clients < fleet.replicas:
         raise ValueError(f"{clients} clients cannot keep {fleet.replicas} replicas busy")
-    if sample_s != 0 and not SHORTEST_SAMPLE_S <= sample_s <= LATEST_ARRIVAL_S:
+    if sample_s != 0 and not SHORTEST_SAMPLE_S <= sample_s <= LONGEST_SAMPLE_S:
         raise ValueError(
-            f"sample_s: expected 0 for none or {SHORTEST_SAMPLE_S:g} to {LATEST_ARRIVAL_S:g} s, found {sample_s:g} s"
+            f"sample_s: expected 0 for none or {SHORTEST_SAMPLE_S:g} to {LONGEST_SAMPLE_S:g} s, found {sample_s:g} s"
         )
     check_arrivals(requests, thinks=not clients)
 

@@ -18,6 +18,7 @@ SAMPLE_ROWS = 4096  # per replica; a finer resolution is made coarser until it f
 LONGEST_RING = 4096  # finish steps; it stays in the processor's cache, and longer answers go round more than once
 LONG_WINDOW = 2**16  # tokens
 NEVER = float("inf")
+NO_SAMPLE = 2**63 - 1  # later than any clock gets: where no samples are asked for none is ever due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +251,7 @@ def _state(
     board[layout.NEXT_CHANGE] = layout.FAR
     sample_ps = round(sample_s * PS_PER_S)
     scalars[:, layout.SAMPLE_PS] = sample_ps
-    scalars[:, layout.NEXT_SAMPLE] = sample_ps or layout.FAR
+    scalars[:, layout.NEXT_SAMPLE] = sample_ps or NO_SAMPLE
     events = np.zeros(layout.EVENTS, np.int64)
     events[layout.HOMELESS] = -1
     none = np.zeros(0, np.int64)
