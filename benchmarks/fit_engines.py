@@ -3,9 +3,10 @@
     python benchmarks/fit_engines.py RUNS.csv [ENGINE ...]
 
 RUNS.csv has one measured configuration a row (columns of `trilemma predict`, plus ttft_ms and tpot_ms). Every row is
-simulated at every step of the fit: burst, queueing behind prefills and interference are in the residual as they are in
-the measurement. Twelve constants per engine, shrunk towards their priors in the logarithm; robust loss, because some
-published rows are broken. The spreads come from models left out: fit on all others, predict the left-out one.
+simulated by its engine's own scheduler at every step of the fit: burst, queueing behind prefills and interference are
+in the residual as they are in the measurement. Twelve constants per engine, shrunk towards their priors in the
+logarithm; robust loss, because some published rows are broken. The spreads come from models left out: fit on all
+others, predict the left-out one.
 Prints the rows of data/efficiency.toml. Needs the `rebuild` extra.
 """
 

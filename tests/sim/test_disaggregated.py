@@ -411,7 +411,11 @@ def test_requests_that_fit_neither_pool_are_refused_and_the_others_go_on():
         {"bytes_per_token": np.inf},
         {"latency_s": -1e-9},
         {"latency_s": np.nan},
+        {"latency_s": "1"},
+        {"bytes_per_s": None},
         {"block_tokens": 0},
+        {"block_tokens": 16.0},
+        {"overlap": 1},
     ],
 )
 def test_a_link_that_cannot_be_is_refused(wrong):
@@ -422,6 +426,36 @@ def test_a_link_that_cannot_be_is_refused(wrong):
 def test_a_transfer_that_never_ends_is_refused():
     with pytest.raises(ValueError, match="transfer of"):
         example([0.0], [32], [1], bytes_per_s=1e-6)
+
+
+@pytest.mark.parametrize("back_pressure", [False, True])
+def test_runs_that_go_on_beyond_the_clock_are_refused(back_pressure):
+    """Prompts of 1,000 s and answers of 20 days, one after the other."""
+    slowest, one = constant_table(10**15, 64, 8), limits_of(max_num_seqs=1, kv_blocks=1000)
+    pool, transfer = Pool(table=slowest, limits=one), Transfer(bytes_per_token=1.0, bytes_per_s=1e9)
+    pools = Pools(prefill=pool, decode=pool, transfer=transfer)
+    long = Requests(arrival_s=np.zeros(3), prompt_tokens=np.full(3, 8), output_tokens=np.full(3, 1700))
+    assert simulate_disaggregated(long.take(slice(2)), pools, 0, back_pressure).timings.finished.all()
+    with pytest.raises(UnsupportedError, match="clock ends after 53 days"):
+        simulate_disaggregated(long, pools, 0, back_pressure)
+    prompts = Requests(arrival_s=np.zeros(5), prompt_tokens=np.full(5, 1000), output_tokens=np.ones(5, np.int64))
+    tiny = limits_of(kv_blocks=1000, max_num_batched_tokens=1, max_num_seqs=1)
+    crawling = replace(pool, table=replace(slowest, prefill_ps=slowest.token_ps), limits=tiny)
+    with pytest.raises(UnsupportedError, match="clock ends after 53 days"):
+        simulate_disaggregated(prompts, replace(pools, prefill=crawling), 0, back_pressure)
+
+
+def test_steps_too_long_to_add_up_are_refused():
+    pools = Pools(
+        prefill=pool_of(),
+        decode=pool_of(
+            table=replace(constant_table(STEP_PS, 64, 8), context_ps=10**12), limits=limits_of(kv_blocks=10**4)
+        ),
+        transfer=Transfer(bytes_per_token=1.0, bytes_per_s=1e9),
+    )
+    long = Requests(arrival_s=np.zeros(1), prompt_tokens=np.array([8]), output_tokens=np.array([9000]))
+    with pytest.raises(UnsupportedError, match="step times: the simulator holds steps of up to 10,000 s"):
+        simulate_disaggregated(long, pools)
 
 
 def limits_of(**options) -> EngineLimits:

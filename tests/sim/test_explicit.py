@@ -395,7 +395,16 @@ def test_what_cannot_be_played_is_refused(options, message):
         ),
         ({"limits": {"max_new_tokens": 2**31 - 1}}, "of up to 2,147,483,651 tokens"),
         ({"table": replace(constant_table(1, 64, 8), context_ps=10**12), "prompt": [2000]}, "steps of up to 10,000 s"),
-        ({"table": constant_table(10**15, 64, 8), "output": [8000]}, "clock ends after 53 days"),
+        ({"table": constant_table(10**15, 64, 8), "output": [8000]}, "adds up 8,001 steps to at most"),
+        (
+            {
+                "table": constant_table(10**15, 64, 8),
+                "limits": {"max_num_seqs": 1},
+                "prompt": [4] * 4,
+                "output": [1500] * 4,
+            },
+            "clock ends after 53 days",
+        ),
     ],
 )
 def test_what_is_too_long_for_the_simulator_is_refused(options, message):

@@ -47,6 +47,12 @@ def start(script: str, **environment: str) -> subprocess.Popen:
     )
 
 
+def copy_source(to: Path) -> None:
+    """The package without the machine code that lies beside it."""
+    installed = Path(trilemma.__file__).parent
+    shutil.copytree(installed, to / "trilemma", ignore=shutil.ignore_patterns("__pycache__", "data"))
+
+
 def finish(process: subprocess.Popen, said: str = "") -> str:
     out, errors = process.communicate(said, timeout=TIMEOUT_S)
     assert process.returncode == 0, errors
@@ -64,8 +70,7 @@ print(play(5, 7, 4).timings.done_s.tolist(), sum(kernel.run.stats.cache_misses.v
 def test_compiled_functions_work_where_nothing_can_be_kept(tmp_path: Path):
     """Neither beside the source, where a file stands in the folder's place, nor in the user's cache, for the same
     reason: also root cannot write there. The whole room is imported; a small function of it is compiled and run."""
-    installed = Path(trilemma.__file__).parent
-    shutil.copytree(installed, tmp_path / "trilemma", ignore=shutil.ignore_patterns("__pycache__", "data"))
+    copy_source(tmp_path)
     (tmp_path / "trilemma" / "sim" / "__pycache__").touch()
     (tmp_path / "home").touch()
     nowhere = {name: str(tmp_path / "home" / name) for name in ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR")}
@@ -193,9 +198,10 @@ print(tiny.same(3), sum(tiny.same.stats.cache_misses.values()))
 @pytest.mark.slow
 def test_processes_that_start_cold_at_once_do_not_disturb_each_other(tmp_path: Path):
     """Both compile everything (some 20 s of CPU each); what they leave behind is whole: a third compiles nothing."""
-    cache = str(tmp_path / "cache")
+    copy_source(tmp_path)
+    there = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     wait = "print('ready', flush=True)\nsys.stdin.readline()\n"
-    pair = [start(wait + LOAD, NUMBA_CACHE_DIR=cache) for _ in range(2)]
+    pair = [start(wait + LOAD, **there) for _ in range(2)]
     assert [process.stdout.readline() for process in pair] == ["ready\n"] * 2
     for process in pair:
         process.stdin.write("go\n")
@@ -203,10 +209,10 @@ def test_processes_that_start_cold_at_once_do_not_disturb_each_other(tmp_path: P
     times = [finish(process).rpartition(" ") for process in pair]
     assert {compiled for _, _, compiled in times} <= {"0", "1"}
     assert "1" in {compiled for _, _, compiled in times}
-    third, _, compiled = finish(start(LOAD, NUMBA_CACHE_DIR=cache)).rpartition(" ")
+    third, _, compiled = finish(start(LOAD, **there)).rpartition(" ")
     assert compiled == "0"
     assert third == times[0][0] == times[1][0] == finish(start(LOAD)).rpartition(" ")[0]
-    assert not [file for file in Path(cache).rglob("*") if ".tmp." in file.name]
+    assert not [file for file in (tmp_path / "cache").rglob("*") if ".tmp." in file.name]
 
 
 # Interrupts ------------------------------------------------------------------------------------------------------

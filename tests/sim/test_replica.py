@@ -485,7 +485,7 @@ def test_times_that_do_not_fit_the_fleet_are_refused(name):
         ({"clients": -1}, "clients cannot be negative"),
         ({"clients": 2.5}, "clients: expected a whole number"),
         ({"shared_experts": 1}, "shared_experts: expected True or False"),
-        ({"sample_s": -1.0}, "sample_s: expected 0 for none or 1e-09 to 100000 s, found -1 s"),
+        ({"sample_s": -1.0}, "sample_s: expected 0 for none or 1e-12 to 100000 s, found -1 s"),
         ({"sample_s": float("nan")}, "sample_s: expected a number, found nan"),
         ({"sample_s": float("inf")}, "sample_s: expected 0 for none"),
         ({"sample_s": 1e-13}, "sample_s: expected 0 for none"),
@@ -497,7 +497,7 @@ def test_ways_to_play_that_are_none_are_refused(bad, says):
         simulate(requests(), TABLE, LIMITS, **bad)
 
 
-@pytest.mark.parametrize("sample_s", [1e-9, 1e5])
+@pytest.mark.parametrize("sample_s", [1e-12, 1e5])
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_samples_as_fine_and_as_coarse_as_can_be(sample_s, ranks):
     late = requests(first_s=LATEST_ARRIVAL_S - 3)

@@ -175,6 +175,8 @@ def _feed_forward(requests: Requests, pools: Pools, setup: Setup) -> None:
     while kernel.run(prefill.rules, prefill.prices, prefill.load, prefill.out, prefill.state):
         pass  # here an interruption is noticed
     first = prefill.out
+    if (first.done < 0).any():
+        raise ran_out(int(first.totals[:, layout.END_PS].max()))
     setup.out.sender_totals[:] = first.totals
     link_ps = setup.load.link_ps[prompts.prompt_tokens]
     sent = _queued(first.done, link_ps, first.replica) if pools.transfer.one_at_a_time else first.done

@@ -237,9 +237,10 @@ def play_explicit(
         load.arrival[:clients] = 0
     most_steps = max(1, NS_A_CALL // (ranks * (NS_A_STEP + NS_A_SEAT * limits.max_num_seqs)))
     most_steps = min(most_steps, LONGEST_CALL_PS // longest_ps)
-    while run_steps(rules, prices, load, out, state, most_steps):
-        if group[NOW] > FAR:
-            raise ran_out(int(group[NOW]))
+    while run_steps(rules, prices, load, out, state, most_steps) and group[NOW] <= FAR:
+        pass  # here an interruption is noticed
+    if group[NOW] > FAR:
+        raise ran_out(int(group[NOW]))
     if group[STUCK]:
         raise RuntimeError(f"{group[STUCK]} requests inside and nothing to do for {limits}")
     return ExplicitRun(

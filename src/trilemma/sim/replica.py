@@ -19,7 +19,7 @@ from trilemma.workload.requests import Requests
 __all__ = ["EngineLimits", "Fleet", "Run", "Speculation", "WaitReason", "simulate"]
 
 IntArray = npt.NDArray[np.int64]
-SHORTEST_SAMPLE_S = 1e-9
+SHORTEST_SAMPLE_S = 1 / PS_PER_S
 LONGEST_SAMPLE_S = 1e5  # so that also the sample after the last one stays inside 63 bits
 
 
