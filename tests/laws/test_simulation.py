@@ -842,7 +842,7 @@ def burst(prompt: int, output: np.ndarray, table: StepTable, limits: EngineLimit
 @st.composite
 def priced(draw, tokens: int, seqs: int) -> StepTable:
     """A table that is affine in every quantity, in whole picoseconds."""
-    a, b, c, d, e, f, g = (draw(st.integers(0, 10**9)) for _ in range(7))
+    a, b, c, d, e, f, g = (draw(st.integers(0, 9 * 10**8)) for _ in range(7))
     rising = np.arange(max(tokens, seqs) + 1)
     return StepTable(
         token_ps=1 + a + b * rising[: tokens + 1],

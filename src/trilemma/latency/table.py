@@ -18,9 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 FRACTION_BITS = 10
-LONGEST_TERM_PS = (
-    10**15
-)  # 1,000 s, for one entry of a column; what steps may add up to the simulator says (sim/door.py)
+LONGEST_TERM_PS = 10**15  # 1,000 s, for an entry of a column; what steps may add up to is checked by sim/door.py
 STEEPEST_SLOPE = 10**12  # a second per token
 IntArray = npt.NDArray[np.int64]
 COLUMNS = ("token_ps", "prefill_ps", "decode_ps", "sequence_ps", "floor_ps")

@@ -68,7 +68,7 @@ class Scenario(Strict):
     """Files with catalogue rows that add to or override the shipped ones."""
     as_of: IsoDate | None = None
     """The day prices are aged against; the day of the run where left out."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of every random draw."""
 
     _folder: Path = PrivateAttr(default=Path())

@@ -1055,9 +1055,11 @@ def run(rules, prices, load, out, state):
                     and not evicted
                     and cohorts == 0
                     and (prefill == 0 or (blocked != TOKENS and not caching))
-                    # What may get room though nothing is freed: a chunk whose idle hits are forgotten; in SGLang's
-                    # other tests.
-                    and not (blocked == KV and caching and not rules.reserve_full)
+                    # What may change though nothing is freed: idle hits are forgotten, which makes a chunk fit or a
+                    # prompt too long; SGLang's other tests.
+                    and not (
+                        blocked == KV and caching and (not rules.reserve_full or rules.whole_prompts or chunk_unit > 1)
+                    )
                     and not (blocked == TOKENS and policy == SGLANG)
                 )
             if answers > 0 and rules.dynamic:
