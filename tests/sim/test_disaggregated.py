@@ -291,8 +291,9 @@ def test_alone_a_request_waits_for_nothing(case):
         return
     assert whole_prompt.queued_s[0] == whole_prompt.transfer_wait_s[0] == 0
     assert whole_prompt.timings.preemptions[0] == 0
-    chunked = with_pools(one, transfer=replace(case.pools.transfer, overlap=True)).play()
-    assert chunked.timings.done_s[0] <= whole_prompt.timings.done_s[0]
+    if case.pools.transfer.block_tokens == 1:  # else every chunk is rounded up to blocks of its own
+        chunked = with_pools(one, transfer=replace(case.pools.transfer, overlap=True)).play()
+        assert chunked.timings.done_s[0] <= whole_prompt.timings.done_s[0]
     feed_forward = replace(one, back_pressure=not one.back_pressure).play()
     assert feed_forward.timings.done_s[0] == one.play().timings.done_s[0]
 
