@@ -1,6 +1,7 @@
 """What happened to each request, simulated or measured: the one form percentiles, goodput and cost read."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,8 @@ class Timings:
     done_s: FloatArray
     prompt_tokens: IntArray
     output_tokens: IntArray
-    preemptions: IntArray
-    recomputed_tokens: IntArray
+    preemptions: npt.NDArray[np.integer[Any]]
+    recomputed_tokens: npt.NDArray[np.integer[Any]]
     itl_edges_s: FloatArray | None = None
     itl_counts: IntArray | None = None
 

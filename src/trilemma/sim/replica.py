@@ -10,9 +10,10 @@ from trilemma.sim.checks import LATEST_ARRIVAL_S, MOST_REPLICAS, MOST_TOKENS, fl
 from trilemma.sim.door import LONGEST_STEP_PS, check_arrivals, check_lengths, check_steps, check_table, plain, ran_out
 from trilemma.sim.engine import EngineLimits
 from trilemma.sim.fleet import Fleet
-from trilemma.sim.run import Run, WaitReason, edges_s, seconds
+from trilemma.sim.run import Run, WaitReason, edges_s
 from trilemma.sim.setup import Setup, set_up
 from trilemma.sim.speculation import Speculation
+from trilemma.sim.stretch import settle_times
 from trilemma.units import PS_PER_S
 from trilemma.workload.requests import Requests
 
@@ -108,17 +109,17 @@ def simulate(
     out, totals = setup.out, setup.out.totals
     refused, failed = (sum(totals[:, column].tolist()) for column in (layout.REFUSED, layout.FAILED))
     _check_clock(setup, refused + failed)
-    arrival_s = seconds(setup.load.arrival)
-    queued_s = seconds(out.start)
-    queued_s -= arrival_s
+    columns = (setup.load.arrival, out.start, out.first, out.done)
+    arrival_s, queued_s, first_token_s, done_s = (column.view(np.float64) for column in columns)
+    settle_times(*columns, arrival_s, queued_s, first_token_s, done_s)
     timings = Timings(
         arrival_s=arrival_s,
-        first_token_s=seconds(out.first),
-        done_s=seconds(out.done),
+        first_token_s=first_token_s,
+        done_s=done_s,
         prompt_tokens=requests.prompt_tokens,
         output_tokens=requests.output_tokens,
-        preemptions=out.preempted.astype(np.int64),
-        recomputed_tokens=out.lost.astype(np.int64),
+        preemptions=out.preempted,
+        recomputed_tokens=out.lost,
         itl_edges_s=edges_s(),
         itl_counts=out.histogram,
     )

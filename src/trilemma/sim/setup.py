@@ -10,6 +10,7 @@ from trilemma.latency.table import StepTable
 from trilemma.sim import blocks, layout
 from trilemma.sim.engine import EngineLimits
 from trilemma.sim.fleet import Fleet, Routing
+from trilemma.sim.stretch import round_to_ps
 from trilemma.units import PS_PER_S
 from trilemma.workload.requests import Requests
 
@@ -149,7 +150,8 @@ def set_up(
     changes = fleet.changes
     dealt = fleet.routing <= Routing.SESSION_STICKY and not changes and not sessions
     feedback = not dealt and (sessions or clients > 0)
-    arrival = np.rint(requests.arrival_s * PS_PER_S).astype(np.int64)
+    arrival = np.empty(n, np.int64)
+    round_to_ps(requests.arrival_s, arrival)
     successor, think_ps = followers(requests) if sessions else (np.zeros(0, np.int64),) * 2
     first_arrivals = np.zeros(0, np.int64)
     if clients:

@@ -87,3 +87,24 @@ def divide(ps, in_seconds):
     """Picoseconds (n,) into seconds (n,), which may be the same memory; NaN for negative ones."""
     for i in range(ps.size):
         in_seconds[i] = ps[i] / PS_PER_S if ps[i] >= 0 else np.nan
+
+
+@compiled
+def round_to_ps(seconds, ps):
+    """Seconds (n,) to the nearest whole picosecond, into ps (n,)."""
+    for i in range(seconds.size):
+        ps[i] = np.int64(np.rint(seconds[i] * PS_PER_S))
+
+
+@compiled
+def settle_times(arrival, start, first, done, arrival_s, queued_s, first_s, done_s):
+    """Four columns of ps (n,) into seconds, NaN for negative ones, in one pass; the start becomes the time queued.
+
+    Each may be the same memory as the ps it is made from.
+    """
+    for i in range(arrival.size):
+        came_s = arrival[i] / PS_PER_S if arrival[i] >= 0 else np.nan
+        queued_s[i] = start[i] / PS_PER_S - came_s if start[i] >= 0 else np.nan
+        first_s[i] = first[i] / PS_PER_S if first[i] >= 0 else np.nan
+        done_s[i] = done[i] / PS_PER_S if done[i] >= 0 else np.nan
+        arrival_s[i] = came_s
