@@ -352,7 +352,7 @@ def run(rules, prices, load, out, state):
                     k = first_reaching(first, slope, fail_at - now + 1) - 1
                     total = k * first + slope * (k * (k - 1) // 2)
                 if policy != NO_EVICT and k > 0:
-                    periods, rest = k // page, k % page
+                    periods, rest = pages_of(k + 1 - page, page), residue(k, page)
                     if decodes * (periods + 1) > free and decodes * periods > free:
                         periods = free // decodes
                         rest = page

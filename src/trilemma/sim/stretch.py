@@ -6,6 +6,8 @@ from trilemma.sim.compiled import compiled, inner
 from trilemma.sim.layout import HISTOGRAM_SUBBINS, LONGEST_STRETCH, WORD
 from trilemma.units import PS_PER_S
 
+USUAL_PAGE = 16  # vLLM's KV block
+
 
 @inner
 def bin_of(gap_ps):
@@ -23,12 +25,16 @@ def bin_end(gap_ps):
 @inner
 def pages_of(tokens, page):
     """KV blocks of so many tokens."""
+    if page == USUAL_PAGE:  # a shift takes a tenth of a division's time
+        return (tokens + USUAL_PAGE - 1) // USUAL_PAGE
     return np.int64(np.uint64(tokens + page - 1) // np.uint64(page))
 
 
 @inner
 def residue(tokens, page):
     """tokens mod page, of a number that may be negative but not below -2**40 pages."""
+    if page == USUAL_PAGE:
+        return tokens & (USUAL_PAGE - 1)
     return np.int64(np.uint64(tokens + (page << 40)) % np.uint64(page))
 
 
@@ -59,10 +65,13 @@ def first_reaching(first_ps, slope_ps, wanted_ps):
     half = first_ps - 0.5 * slope_ps
     k = np.int64((np.sqrt(half * half + 2.0 * slope_ps * wanted_ps) - half) / slope_ps)
     k = max(k, 1)
-    while k * first_ps + slope_ps * (k * (k - 1) // 2) < wanted_ps:
+    reached = k * first_ps + slope_ps * (k * (k - 1) // 2)
+    while reached < wanted_ps:
+        reached += first_ps + slope_ps * k
         k += 1
-    while k > 1 and (k - 1) * first_ps + slope_ps * ((k - 1) * (k - 2) // 2) >= wanted_ps:
+    while k > 1 and reached - (first_ps + slope_ps * (k - 1)) >= wanted_ps:
         k -= 1
+        reached -= first_ps + slope_ps * k
     return k
 
 
