@@ -80,6 +80,8 @@ def followers(requests: Requests) -> tuple[IntArray, IntArray]:
 def dealt_replicas(requests: Requests, fleet: Fleet) -> npt.NDArray[np.int16]:
     """(n,) the replica of each request where nobody needs to look at the replicas."""
     n = len(requests)
+    if fleet.replicas == 1:
+        return np.zeros(n, np.int16)
     if fleet.routing is Routing.ROUND_ROBIN or requests.session is None:
         return (np.arange(n) % fleet.replicas).astype(np.int16)
     _, first, which = np.unique(requests.session, return_index=True, return_inverse=True)
@@ -94,11 +96,11 @@ def dealt_replicas(requests: Requests, fleet: Fleet) -> npt.NDArray[np.int16]:
 def _queues(replica: npt.NDArray[np.int16], replicas: int) -> tuple[npt.NDArray[np.int32], IntArray]:
     """(link (n,), first (replicas,)): each replica's requests as a linked list in order of arrival."""
     n = replica.size
-    link, first = np.full(n, -1, np.int32), np.full(replicas, -1, np.int64)
     if replicas == 1:
-        link[: max(n - 1, 0)] = np.arange(1, n, dtype=np.int32)
-        first[0] = 0 if n else -1
-        return link, first
+        link = np.arange(1, n + 1, dtype=np.int32)
+        link[n - 1 :] = -1
+        return link, np.array([0 if n else -1])
+    link, first = np.full(n, -1, np.int32), np.full(replicas, -1, np.int64)
     order = np.argsort(replica, kind="stable")
     same = replica[order[1:]] == replica[order[:-1]]
     link[order[:-1][same]] = order[1:][same]
@@ -150,7 +152,8 @@ def set_up(
     changes = fleet.changes
     dealt = fleet.routing <= Routing.SESSION_STICKY and not changes and not sessions
     feedback = not dealt and (sessions or clients > 0)
-    arrival = np.empty(n, np.int64)
+    # One block of memory: the system hands out large ones in large pages.
+    arrival, start, first, done = np.full((4, n), -1, np.int64)
     round_to_ps(requests.arrival_s, arrival)
     successor, think_ps = followers(requests) if sessions else (np.zeros(0, np.int64),) * 2
     first_arrivals = np.zeros(0, np.int64)
@@ -204,7 +207,7 @@ def set_up(
         chain_ids=chain_ids, chain_units=chain_units,
     )  # fmt: skip
     out = layout.Outcome(
-        start=np.full(n, -1, np.int64), first=np.full(n, -1, np.int64), done=np.full(n, -1, np.int64),
+        start=start, first=first, done=done,
         preempted=np.zeros(n, np.int32), lost=np.zeros(n, np.int32), hits=np.zeros(n if caching else 0, np.int32),
         reason=np.zeros(n, np.int8), replica=replica, histogram=np.zeros(layout.HISTOGRAM_BINS, np.int64),
         totals=np.zeros((replicas, layout.TOTALS), np.int64),
