@@ -278,7 +278,7 @@ def run_decodes(rules, pool, load, out, senders, receivers, clock, r, until):
                     horizon = min(horizon, s[r, FREED_AT])
                 total = k * first + slope * (k * (k - 1) // 2)
                 if k > 0 and total >= horizon - now:
-                    k = min(k, first_reaching(first, slope, horizon - now))
+                    k = min(k, first_reaching(first, slope, horizon - now)[0])
                     total = k * first + slope * (k * (k - 1) // 2)
                 if k > 0:
                     free -= decodes * (k // page)

@@ -346,10 +346,9 @@ def run(rules, prices, load, out, state):
                     horizon = min(horizon, entry[U(queue)])
                 total = k * first + slope * (k * (k - 1) // 2)
                 if total >= horizon - now:
-                    k = min(k, first_reaching(first, slope, horizon - now))
-                    total = k * first + slope * (k * (k - 1) // 2)
+                    k, total = first_reaching(first, slope, horizon - now)
                 if total > fail_at - now:
-                    k = first_reaching(first, slope, fail_at - now + 1) - 1
+                    k = first_reaching(first, slope, fail_at - now + 1)[0] - 1
                     total = k * first + slope * (k * (k - 1) // 2)
                 if policy != NO_EVICT and k > 0:
                     periods, rest = pages_of(k + 1 - page, page), residue(k, page)

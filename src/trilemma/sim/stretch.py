@@ -7,6 +7,7 @@ from trilemma.sim.layout import HISTOGRAM_SUBBINS, LONGEST_STRETCH, WORD
 from trilemma.units import PS_PER_S
 
 USUAL_PAGE = 16  # vLLM's KV block
+NEARLY_STRAIGHT = 0.02  # so much longer than its first step a stretch's mean step may be for an estimate without a root
 
 
 @inner
@@ -59,11 +60,14 @@ def next_set(bits, offset, mask, index):
 
 @inner
 def first_reaching(first_ps, slope_ps, wanted_ps):
-    """The least k >= 1 with k first + slope k (k - 1) / 2 >= wanted."""
-    if slope_ps == 0:
-        return max(1, (wanted_ps + first_ps - 1) // first_ps)
-    half = first_ps - 0.5 * slope_ps
-    k = np.int64((np.sqrt(half * half + 2.0 * slope_ps * wanted_ps) - half) / slope_ps)
+    """(k, k first + slope k (k - 1) / 2) for the least k >= 1 for which that is at least `wanted_ps`."""
+    straight = wanted_ps / first_ps
+    bend = 0.5 * slope_ps * straight / first_ps
+    if bend < NEARLY_STRAIGHT:
+        k = np.int64(straight - straight * bend)
+    else:
+        half = first_ps - 0.5 * slope_ps
+        k = np.int64((np.sqrt(half * half + 2.0 * slope_ps * wanted_ps) - half) / slope_ps)
     k = max(k, 1)
     reached = k * first_ps + slope_ps * (k * (k - 1) // 2)
     while reached < wanted_ps:
@@ -72,7 +76,7 @@ def first_reaching(first_ps, slope_ps, wanted_ps):
     while k > 1 and reached - (first_ps + slope_ps * (k - 1)) >= wanted_ps:
         k -= 1
         reached -= first_ps + slope_ps * k
-    return k
+    return k, reached
 
 
 @inner
