@@ -10,7 +10,7 @@ INPUTS := pyproject.toml constraints.txt
 
 help:
 	@echo "make demo   install, then plan the shipped example examples/chat-70b.yaml"
-	@echo "make test   install with dev tools, then lint, types, tests and doctests"
+	@echo "make test   install with dev tools, then lint, types, tests, doctests, and which predictions moved"
 	@echo "make lint   style, formatting and types alone"
 	@echo "make clean  remove caches and build outputs (the environment stays: rm -r $(VENV))"
 
@@ -20,6 +20,7 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --doctest-modules src
+	$(BIN)/python benchmarks/prediction_diff.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

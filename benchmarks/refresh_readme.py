@@ -9,26 +9,21 @@ A result stands between two comments. The first names the command that prints it
 
 A part is a paragraph by its heading; `headline` is all before the first of them. Of a table of keys and values
 `rows: a, b` keeps the rows that begin so; of any output `cut: 120` keeps that many columns. What is called `accuracy`
-is no command but the table of errors that the comments of efficiency.toml record. `--check` changes nothing and exits
-with 1 where something would change.
+is no command but the first table of docs/accuracy.md. `--check` changes nothing and exits with 1 where something would
+change.
 """
 
 import re
 import shlex
 import subprocess
 import sys
-import tomllib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EFFICIENCY = ROOT / "src" / "trilemma" / "catalogue" / "data" / "efficiency.toml"
+ACCURACY = ROOT / "docs" / "accuracy.md"
 BLOCK = re.compile(r"(<!-- output of: (?P<what>[^\n]*?) -->\n)(?P<body>.*?)(<!-- end of output -->)", re.DOTALL)
 HEADLINE = "headline"
-RUNS = re.compile(r"#\s*([\d,]+) runs, ([^:]+): (.+)")
-ERROR = re.compile(r"(TPOT|TTFT|tokens/s) ([\d.]+)% mean(?:, ([\d.]+)% median)?")
-METRICS = {"TPOT": "tpot_spread", "TTFT": "ttft_spread", "tokens/s": "throughput_spread"}
 
 
 def pages() -> list[Path]:
@@ -72,33 +67,9 @@ def part(text: str, wanted: str) -> str:
 
 
 def accuracy() -> str:
-    """A Markdown table of the errors that efficiency.toml's comments record, engine by engine."""
-    rows = tomllib.loads(EFFICIENCY.read_text(encoding="utf-8"))["engines"]
-    lines = [
-        "| engine | runs | how judged | TPOT | TTFT | tokens/s | 80% interval of TPOT | of TTFT |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for engine, runs, kind, errors in recorded():
-        cells = [
-            f"{errors[m][0]}% mean" + (f", {errors[m][1]}% median" if errors[m][1] else "") if m in errors else "-"
-            for m in METRICS
-        ]
-        spreads = [f"x {low:.2f} to x {high:.2f}" for low, high in (rows[engine][METRICS[m]] for m in ("TPOT", "TTFT"))]
-        lines.append(" | ".join([f"| {engine}", runs, kind, *cells, *spreads]) + " |")
-    if len(lines) == 2:
-        lines.append("| - | - | no errors are recorded in efficiency.toml | - | - | - | - | - |")
-    return "\n".join(lines)
-
-
-def recorded() -> Iterator[tuple[str, str, str, dict[str, tuple[str, str]]]]:
-    """(engine, runs, how judged, metric -> (mean, median)) of each comment under an engine's heading."""
-    engine = ""
-    for line in EFFICIENCY.read_text(encoding="utf-8").splitlines():
-        if heading := re.fullmatch(r"\[(?:engines\.(\w+)|.*)\]", line.strip()):
-            engine = heading[1] or ""
-        elif engine and (match := RUNS.match(line)):
-            runs, kind, text = match.groups()
-            yield engine, runs, kind, {metric: (mean, median) for metric, mean, median in ERROR.findall(text)}
+    """The table of targets and what is reached of docs/accuracy.md."""
+    section = ACCURACY.read_text(encoding="utf-8").split("## Targets and what is reached\n", 1)[1].split("\n## ", 1)[0]
+    return "\n".join(line for line in section.splitlines() if line.startswith("|"))
 
 
 def block(what: str) -> str:

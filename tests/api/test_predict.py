@@ -35,6 +35,9 @@ PREDICTABLE = {
     "mixture": DEEPSEEK,
     "attention ranks": DEEPSEEK | {"tp": "1", "dp": "8", "ep": "8"},
     "mtp": DEEPSEEK | {"speculative": "mtp"},
+    "stages": {"pp": "2"},
+    "a version that was measured": {"engine_version": "0.12.0"},
+    "a version that nobody knows": {"engine_version": ""},
     "a small card": {"model": "Qwen/Qwen3-8B", "system": "l4", "tp": "1", "precision": "bf16"},
     "aliases and space": {"model": " qwen/qwen3-32b ", "system": "H100"},
     "measured columns beside": {"ttft_ms": "99", "measured_on": "2025-01-01"},
@@ -67,7 +70,7 @@ UNPREDICTABLE = {
     "heads": ({"tp": "3"}, "heads do not divide by tensor parallelism 3"),
     "dense over experts": ({"ep": "2"}, "expert parallelism 2 on a model without experts"),
     "dense over ranks": ({"dp": "2"}, "attention data parallelism 2 needs a mixture of experts"),
-    "stages": ({"pp": "2"}, "pipeline parallelism is not simulated yet"),
+    "stages": ({"pp": "65"}, "65 pipeline stages are more than the model's 64 layers"),
     "gpus": ({"gpus": "4"}, "rows:2: gpus: expected tp x dp x pp = 2, found 4"),
     "no mtp layers": ({"speculative": "mtp"}, "has no multi-token prediction layers"),
     "other speculation": ({"speculative": "eagle"}, "rows:2: speculative: expected mtp or nothing, found 'eagle'"),
@@ -158,8 +161,10 @@ class TestOne:
     def test_steps_are_told_term_by_term(self):
         answer = api.predict_one(**self.FLAGS, concurrency=16)
         assert set(answer) == {*CONTRACT, "decode_step", "prefill_step"}
+        h100 = load_catalogue().accelerator("h100_sxm")
         for step in (answer["decode_step"], answer["prefill_step"]):
-            terms = {key: text for key, text in step.items() if key not in ("total_ms", "waits_for")}
+            terms = {key: text for key, text in step.items() if key not in ("total_ms", "waits_for", "watts_per_gpu")}
+            assert h100.idle_w < step["watts_per_gpu"] <= h100.tdp_w
             assert sum(float(text.split(" ms ")[0]) for text in terms.values()) == pytest.approx(
                 step["total_ms"], rel=1e-3
             )
@@ -235,3 +240,23 @@ def test_a_models_own_config_can_be_predicted(tmp_path):
     assert load_catalogue().model("meta-llama/Meta-Llama-3.1-8B").hidden == 4096
     assert one(model=str(tmp_path), tp="1", precision="bf16") == known
     assert one(model=str(tmp_path / "config.json"), tp="1", precision="bf16") == known
+
+
+def test_models_of_ones_own_are_not_mistaken_for_one_another(tmp_path):
+    """Every row reads its file anew: what was found out about one model must not be told of the next."""
+    shape = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072, "torch_dtype": "bfloat16",
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+    sizes = {
+        "small": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32},
+        "large": {"hidden_size": 16384, "intermediate_size": 53248, "num_hidden_layers": 126},
+    }
+    for name, size in sizes.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(shape | size))
+    names = ["large", "small", "small", "large", "large", "small", "large"] * 12
+    rows = [ROW | {"model": str(tmp_path / name), "tp": "1", "precision": "bf16", "osl": "8"} for name in names]
+    fits = [answer["predicted_tpot_ms"] is not None for answer in api.predict(rows)]
+    assert fits == [name == "small" for name in names]

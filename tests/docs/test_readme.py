@@ -89,9 +89,6 @@ def test_ten_lines_to_plan_your_own(readme):
     assert re.findall(r"^(\d+)\. ", section(readme, "How to plan your own"), re.MULTILINE) == [*map(str, range(1, 11))]
 
 
-def test_the_accuracy_table_says_what_the_constants_say(readme, refresh):
+def test_the_accuracy_table_is_that_of_the_accuracy_page(readme, refresh):
     shown = readme.split("<!-- output of: accuracy -->\n", 1)[1].split("<!-- end of output -->", 1)[0]
     assert shown == refresh.accuracy() + "\n", "run python benchmarks/refresh_readme.py"
-    for engine, _, _, metrics in refresh.recorded():
-        assert f"| {engine} |" in shown
-        assert set(metrics) == set(refresh.METRICS)

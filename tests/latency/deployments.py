@@ -3,8 +3,10 @@
 from functools import cache
 
 from trilemma.catalogue.catalogue import load_catalogue
-from trilemma.catalogue.efficiency import efficiency_for
 from trilemma.deployment.spec import Deployment, Parallelism, SchedulerKnobs
+from trilemma.latency.columns import Parts, assemble
+from trilemma.latency.constants import efficiency_of
+from trilemma.latency.mixers import Typical
 from trilemma.latency.step import StepModel
 
 CATALOGUE = load_catalogue()
@@ -55,12 +57,17 @@ def deployment(
     )
 
 
-def model_of(d: Deployment) -> StepModel:
-    return StepModel(d, efficiency_for(d.accelerator, d.engine.name))
+def model_of(d: Deployment, **typical: float) -> StepModel:
+    return StepModel(d, efficiency_of(d), Typical(**typical))
 
 
-def steps(*args, **kwargs) -> StepModel:
-    return model_of(deployment(*args, **kwargs))
+def steps(*args, typical: dict[str, float] | None = None, **kwargs) -> StepModel:
+    return model_of(deployment(*args, **kwargs), **(typical or {}))
+
+
+def parts_of(model: StepModel) -> Parts:
+    """What the table is rounded from, before the model's stretch."""
+    return assemble(model.columns, model.efficiency.engine)
 
 
 @cache

@@ -4,22 +4,36 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.latency.deployments import KINDS, deployment, model_of, steps, steps_of, table_of
+from tests.latency.deployments import KINDS, deployment, model_of, parts_of, steps, steps_of, table_of
 
 from trilemma.catalogue.precision import Role
+from trilemma.deployment.kv import kv_bytes_per_token_per_gpu
 from trilemma.deployment.weights import active_params, matrices
+from trilemma.latency.mixers import Typical
 from trilemma.latency.operations import touched_experts
 
-law = settings(max_examples=150, deadline=None)
+# The fixture below changes nothing between examples.
+law = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 kinds = st.sampled_from(sorted(KINDS))
 every_kind = pytest.mark.parametrize("kind", sorted(KINDS))
 BUDGET, SEATS = 2048, 64
 PS = 1e-12
 ROUNDING_S = 4e-12  # a table rounds four terms to picoseconds
 CONTEXT_ROUNDING = 0.005  # of attention: the smallest coefficient in the catalogue is about 100 ps a token
-INTERPOLATION = 0.003  # of what grids of four points per doubling leave; the worst of 20,000 random steps was 0.0016
+INTERPOLATION = 0.012  # of what grids of four points per doubling leave; the worst of 20,000 random steps was 0.0094
+
+
+@pytest.fixture
+def data_sheet(monkeypatch):
+    """No kernel is measured: base times alone, which are affine in contexts and pairs to begin with."""
+    monkeypatch.setattr("trilemma.latency.kernels.find_surface", lambda *_: None)
+
+
+def base_of(kind, **typical):
+    """A kind's model made afresh: those of `steps_of` are kept and rest on measured kernels."""
+    return steps(*KINDS[kind], typical=typical)
 
 
 @st.composite
@@ -38,10 +52,10 @@ def shapes(draw):
     }
 
 
-def decoding(kind, contexts):
+def decoding(kind, contexts, model=None):
     """A step that decodes sequences with these tokens computed before it."""
     attended = [context + 1 for context in contexts]
-    window = steps_of(kind).window_tokens
+    window = (model or steps_of(kind)).columns.window_tokens
     return {
         "decodes": len(attended),
         "sampling": len(attended),
@@ -78,10 +92,11 @@ def test_the_table_is_exact_for_few_tokens(kind, tokens):
 
 @every_kind
 def test_rounding_to_picoseconds_moves_attention_by_little(kind):
-    model, table = steps_of(kind), table_of(kind)
-    assert table.context_ps * PS == pytest.approx(model.context_s, rel=CONTEXT_ROUNDING)
-    assert table.window_ps * PS == pytest.approx(model.window_s, rel=CONTEXT_ROUNDING)
-    assert table.window_tokens == model.window_tokens
+    parts, table = parts_of(steps_of(kind)), table_of(kind)
+    assert table.context_ps * PS == pytest.approx(parts.context_s, rel=CONTEXT_ROUNDING)
+    assert table.window_ps * PS == pytest.approx(parts.window_s, rel=CONTEXT_ROUNDING)
+    assert table.window_tokens in {0, steps_of(kind).columns.window_tokens}
+    assert (table.window_tokens > 0) == (parts.window_s > 0)
 
 
 @law
@@ -127,7 +142,7 @@ def test_context_costs_where_a_layer_keeps_all_of_it(kind):
     """A model of window, linear or state layers alone pays nothing for a context beyond windows; others do."""
     grows = kind != "window_alone"
     model, table = steps_of(kind), table_of(kind)
-    assert (model.context_s > 0) == grows
+    assert (parts_of(model).context_s > 0) == grows
     assert (table.context_ps > 0) == grows
     assert (table.pair_fp > 0) == grows
     short = model.terms(decodes=8, context_sum=8 * 10_000, sampling=8).total_s
@@ -148,17 +163,26 @@ def test_step_time_is_affine_in_the_context_and_what_of_it_is_in_windows(kind):
 
 # Windows -------------------------------------------------------------------------------------------------------
 
-WINDOWED = {"moe_4bit": 128, "sparse_mla": 2048, "compressed": 4 * 512, "window": 1024, "window_alone": 4096}
+WINDOWED = {"moe_4bit": 128, "compressed": 4 * 512, "window": 1024, "window_alone": 4096}
 every_windowed = pytest.mark.parametrize("kind", sorted(WINDOWED))
 contexts_of = st.lists(st.integers(1, 100_000), min_size=1, max_size=SEATS)
 
 
+@pytest.mark.usefixtures("data_sheet")
 @every_kind
-def test_windows_and_sparse_choices_cap_what_a_decode_attends_to(kind):
+def test_windows_and_compressed_choices_cap_what_a_decode_attends_to(kind):
     """DeepSeek-V4 chooses 512 entries of four tokens each: all of them until there are 2048 tokens."""
-    model, table = steps_of(kind), table_of(kind)
-    assert table.window_tokens == model.window_tokens == WINDOWED.get(kind, 0)
-    assert (model.window_s > 0) == (table.window_ps > 0) == (kind in WINDOWED)
+    model = base_of(kind)
+    table = model.table()
+    assert table.window_tokens == model.columns.window_tokens == WINDOWED.get(kind, 0)
+    assert (parts_of(model).window_s > 0) == (table.window_ps > 0) == (kind in WINDOWED)
+
+
+@every_kind
+def test_measured_kernels_cap_at_the_same_tokens_or_are_flat_below_them(kind):
+    """A window of 128 tokens takes what launching its kernel takes, on some accelerators."""
+    assert table_of(kind).window_tokens in {0, WINDOWED.get(kind, 0)}
+    assert kind not in WINDOWED or WINDOWED[kind] <= 128 or table_of(kind).window_ps > 0
 
 
 @law
@@ -170,10 +194,18 @@ def test_a_longer_context_is_never_faster(kind, contexts, data):
 
 
 @every_windowed
-def test_a_step_grows_faster_below_a_window_than_above(kind):
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_step_grows_faster_below_a_window_than_above(kind, measured, monkeypatch):
     """By the work of all layers up to the window, by that of the others from there on: a corner at the window."""
-    table, window = table_of(kind), WINDOWED[kind]
-    start, inside, full, beyond, far = (decode_ps(kind, [c] * 8) for c in (0, 1, window - 1, window, 2 * window))
+    if not measured:
+        monkeypatch.setattr("trilemma.latency.kernels.find_surface", lambda *_: None)
+    model, window = base_of(kind), WINDOWED[kind]
+    table = model.table()
+
+    def decode(context):
+        return table.step_ps(prefill_tokens=0, pair_sum=0, **decoding(kind, [context] * 8, model))
+
+    start, inside, full, beyond, far = (decode(c) for c in (0, 1, window - 1, window, 2 * window))
     assert inside - start == 8 * (table.context_ps + table.window_ps)
     assert full - start == 8 * (window - 1) * (table.context_ps + table.window_ps)
     assert beyond - full == 8 * table.context_ps
@@ -197,34 +229,38 @@ def test_one_mean_context_in_place_of_many_never_costs_less(kind, contexts):
     assert model.terms(**without).total_s == model.terms(**equal).total_s
 
 
-def without_caps(kind):
+def without_caps(base):
     """The same layers with no window and no choice: all attend to the whole context."""
-    base = steps_of(kind)
     open_ended = {"window_tokens": None, "index_topk": 0, "index_heads": 0, "index_key_bytes": 0}
     blocks = tuple(replace(b, attention=replace(b.attention, **open_ended)) for b in base.deployment.model.blocks)
     return model_of(replace(base.deployment, model=replace(base.deployment.model, blocks=blocks)))
 
 
+@pytest.mark.usefixtures("data_sheet")
 @law
 @given(st.sampled_from(["moe_4bit", "window", "window_alone"]), contexts_of)
 def test_a_windowed_layer_reads_what_a_full_one_would_of_a_context_cut_to_the_window(kind, contexts):
-    model, full, window = steps_of(kind), without_caps(kind), WINDOWED[kind]
-    shape = decoding(kind, contexts)
+    model, window = base_of(kind), WINDOWED[kind]
+    full, shape = without_caps(model), decoding(kind, contexts, model)
     cut = full.terms(decodes=len(contexts), context_sum=shape["window_sum"]).seconds["decode attention"]
-    beyond = (shape["context_sum"] - shape["window_sum"]) * model.context_s
+    beyond = (shape["context_sum"] - shape["window_sum"]) * parts_of(model).context_s
     assert model.terms(**shape).seconds["decode attention"] == pytest.approx(cut + beyond, rel=1e-9)
     if max(contexts) < window:
         assert model.terms(**shape).total_s == pytest.approx(full.terms(**shape).total_s, rel=1e-9)
 
 
+@pytest.mark.usefixtures("data_sheet")
 @law
-@given(contexts_of)
-def test_sparse_attention_is_full_attention_to_the_choice_and_reads_every_index_key(contexts):
-    model, full = steps_of("sparse_mla"), without_caps("sparse_mla")
-    shape = decoding("sparse_mla", contexts)
-    chosen = full.terms(decodes=len(contexts), context_sum=shape["window_sum"]).seconds["decode attention"]
-    index_s = shape["context_sum"] * model.context_s
-    assert model.terms(**shape).seconds["decode attention"] == pytest.approx(chosen + index_s, rel=1e-9)
+@given(st.integers(1, SEATS), st.integers(4096, 100_000))
+def test_sparse_attention_is_full_attention_to_the_choice_and_reads_every_index_key(decodes, context):
+    """At contexts like the typical one: DeepSeek-V3.2 chooses 2048 of them, with 64 heads of 128 over 132 bytes."""
+    model, accelerator = base_of("sparse_mla", context_tokens=context), steps_of("sparse_mla").accelerator
+    chosen = without_caps(model).terms(decodes=decodes, context_sum=decodes * 2048).seconds["decode attention"]
+    index_s = 61 * (132 / accelerator.hbm_bytes_per_s + 2 * 64 * 128 / accelerator.flops["bf16"])
+    index_s *= model.efficiency.engine.attention
+    found = model.terms(decodes=decodes, context_sum=decodes * context).seconds["decode attention"]
+    assert found == pytest.approx(chosen + decodes * context * index_s, rel=1e-9)
+    assert parts_of(model).context_s == pytest.approx(index_s, rel=1e-9)  # both ends of the slope lie beyond the choice
 
 
 # Better hardware -----------------------------------------------------------------------------------------------
@@ -237,16 +273,34 @@ FASTER = {
 }
 
 
+@pytest.mark.usefixtures("data_sheet")
 @law
 @given(kinds, shapes(), st.sampled_from(sorted(FASTER)), st.floats(1.01, 10))
 def test_faster_hardware_is_never_slower(kind, shape, what, factor):
-    base = steps_of(kind)
+    base = base_of(kind)
     faster = model_of(replace(base.deployment, accelerator=FASTER[what](base.accelerator, factor)))
-    before = base.terms(**shape, sampling=shape["decodes"]).seconds
-    after = faster.terms(**shape, sampling=shape["decodes"]).seconds
-    assert before.keys() == after.keys()
-    for term, seconds in after.items():
-        assert seconds <= before[term] * (1 + 1e-12), term
+    before, after = (m.terms(**shape, sampling=shape["decodes"]) for m in (base, faster))
+    assert before.seconds.keys() == after.seconds.keys()
+    assert after.total_s <= before.total_s * (1 + 1e-12)
+    for term, seconds in after.seconds.items():
+        if term != "prefill overhead":  # beyond one token's time, which memory makes shorter too
+            assert seconds <= before.seconds[term] * (1 + 1e-9), term
+
+
+@law
+@given(kinds, st.integers(0, SEATS), st.integers(0, 4), st.sampled_from(sorted(FASTER)), st.floats(1.01, 10))
+def test_faster_hardware_is_never_slower_under_measured_kernels(kind, decodes, prompts, what, factor):
+    """Measured over base time stays what it is. At the typical lengths, where attention is its kernels' time."""
+    base, typical = steps_of(kind), Typical()
+    prompt, context = 256 * prompts, typical.context_tokens
+    if not decodes + prompt:
+        return
+    shape = {
+        "prefill_tokens": prompt, "pair_sum": prompt * (prompt + 1), "decodes": decodes, "sampling": decodes,
+        "context_sum": decodes * int(context),
+    }  # fmt: skip
+    faster = model_of(replace(base.deployment, accelerator=FASTER[what](base.accelerator, factor)))
+    assert faster.terms(**shape).total_s <= base.terms(**shape).total_s * (1 + 1e-6)
 
 
 @every_kind
@@ -270,16 +324,26 @@ def test_bandwidth_and_flops_do_speed_something_up(kind):
         ("Qwen/Qwen3.5-122B-A10B", "mi300x", "bf16"),
     ],
 )
-def test_more_tensor_parallelism_never_makes_compute_slower(model, accelerator, precision):
+@pytest.mark.parametrize("measured", [True, False])
+def test_more_tensor_parallelism_never_makes_compute_slower(model, accelerator, precision, measured, monkeypatch):
     tokens = np.array([1.0, 7.0, 64.0, 512.0, 8192.0])
+    if not measured:
+        monkeypatch.setattr("trilemma.latency.kernels.find_surface", lambda *_: None)
+    slack = 1.02 if measured else 1 + 1e-9  # surfaces of heads that more GPUs no longer split differ by a percent
     ways = [steps(model, accelerator, precision=precision, tp=tp) for tp in (1, 2, 4, 8)]
     for fewer, more in zip(ways, ways[1:], strict=False):
-        for term in ("dense_gemms", "experts"):
-            assert (getattr(more, term)(tokens).seconds <= getattr(fewer, term)(tokens).seconds).all()
-        assert more.context_s <= fewer.context_s
-        assert more.pair_s <= fewer.pair_s
-    assert (ways[0].collectives(tokens).seconds == 0).all()
-    assert (np.diff([w.collectives(tokens[-1:]).seconds[0] for w in ways]) > 0).all()
+        for term in ("GEMMs", "experts"):
+            assert (more.by_tokens(tokens)[term].seconds <= fewer.by_tokens(tokens)[term].seconds).all()
+        assert parts_of(more).context_s <= slack * parts_of(fewer).context_s
+        assert parts_of(more).pair_s <= slack * parts_of(fewer).pair_s
+    collectives = [w.by_tokens(tokens)["collectives"].seconds for w in ways]
+    assert (collectives[0] == 0).all()
+    assert (collectives[1] > 0).all()
+    if not measured:
+        assert (np.diff(collectives, axis=0) > 0).all()
+    else:  # algorithms change with the number of GPUs
+        assert (collectives[3] > 0.7 * collectives[1]).all()
+        assert collectives[3][-1] > collectives[1][-1]
 
 
 @pytest.mark.parametrize("accelerator", ["h100_sxm", "h200_sxm", "b200_sxm", "l40s", "mi300x"])
@@ -287,25 +351,38 @@ def test_fp8_decode_gemms_beat_bf16_where_memory_binds(accelerator):
     """Half the bytes: between half the time and all of it for batches far below the ridge of the roofline."""
     tokens = np.array([1.0, 4.0, 16.0])
     fp8, bf16 = (
-        steps("meta-llama/Meta-Llama-3.1-70B", accelerator, precision=name).dense_gemms(tokens).seconds
+        steps("meta-llama/Meta-Llama-3.1-70B", accelerator, precision=name).by_tokens(tokens)["GEMMs"].seconds
         for name in ("fp8", "bf16")
     )
     assert (fp8 < 0.75 * bf16).all()
     assert (fp8 > 0.4 * bf16).all()
 
 
+@pytest.mark.parametrize("measured", [True, False])
 @pytest.mark.parametrize("kind", ["dense", "moe", "mla", "window", "linear"])
-def test_an_fp8_cache_is_read_faster(kind):
-    base = steps_of(kind)
+def test_an_fp8_cache_is_read_faster(kind, measured, monkeypatch):
+    """By half its time at most on the data sheet; measured kernels are others, which still have to read it."""
+    if not measured:
+        monkeypatch.setattr("trilemma.latency.kernels.find_surface", lambda *_: None)
+    base = base_of(kind)
     fp8 = model_of(replace(base.deployment, kv_bytes_per_element=1.0))
-    assert 0.5 * base.context_s * (1 - 1e-9) <= fp8.context_s < base.context_s
+    bf16_s, fp8_s = (parts_of(m).context_s for m in (base, fp8))
+    assert fp8_s < bf16_s
+    if measured:
+        d = fp8.deployment
+        read_s = kv_bytes_per_token_per_gpu(d.model, 1.0, d.parallelism) / d.accelerator.hbm_bytes_per_s
+        assert fp8_s + parts_of(fp8).window_s > 0.95 * read_s * fp8.efficiency.engine.attention
+    else:
+        assert fp8_s >= 0.5 * bf16_s * (1 - 1e-9)
 
 
 def test_speculative_layers_add_to_a_step():
+    """A decode computes three tokens instead of one: at most three times the work, and what drafts them."""
     name = ("deepseek-ai/DeepSeek-V3", "b200_sxm", "sglang", "fp8", 8)
     one = {"decodes": 4, "context_sum": 4000, "sampling": 4}
     plain_s, speculative_s = (steps(*name, mtp=mtp).terms(**one).total_s for mtp in (False, True))
-    assert plain_s < speculative_s < 1.2 * plain_s
+    assert 1.03 * plain_s < speculative_s < 1.6 * plain_s
+    assert speculative_s < steps(*name).terms(decodes=12, context_sum=12_000, sampling=12).total_s * 1.2
 
 
 # Physics -------------------------------------------------------------------------------------------------------
@@ -332,7 +409,8 @@ def roofline_floor_s(kind: str, tokens: float) -> tuple[float, float]:
 def test_no_step_beats_the_data_sheet(kind, tokens):
     model = steps_of(kind)
     one = np.array([float(tokens)])
-    predicted_s = float((model.dense_gemms(one) + model.experts(one)).seconds[0])
+    terms = model.by_tokens(one)
+    predicted_s = float((terms["GEMMs"] + terms["experts"]).seconds[0])
     read_s, multiply_s = roofline_floor_s(kind, tokens)
     assert predicted_s > max(read_s, multiply_s)
     assert predicted_s < 30 * (read_s + multiply_s) + 0.1

@@ -8,9 +8,10 @@ from typing import Any
 from trilemma.catalogue.catalogue import Catalogue, load_catalogue
 from trilemma.catalogue.precision import Precision
 from trilemma.errors import InputError, TrilemmaError
+from trilemma.latency.energy import step_watts
 from trilemma.planner.plan import Progress, quiet
 from trilemma.sim.interval import Estimate
-from trilemma.sim.predict import Configuration, Prediction, predict_closed_loop, predict_open_loop
+from trilemma.sim.predict import Configuration, Player, Prediction, corrected, predict_closed_loop, predict_open_loop
 from trilemma.units import parse_rate_per_s
 
 # Of predicted_tpot_ms_safe: choices by it lose least on the measured runs (regret 16%, at 0.5 17%, at 0.8 20%).
@@ -40,14 +41,17 @@ def predict(
     `note`; the others go on.
     """
     catalogue = load_catalogue(catalogue_files)
-    answers = []
+    player, played = Player(), {}
+    answers: list[dict[str, Any]] = [{} for _ in rows]
     for i, row in enumerate(rows):
         progress(i, len(rows), row.get("model", ""))
         try:
             configuration = configuration_of(row, catalogue, where=f"{where}:{i + 2}")
-            answers.append(numbers(predict_closed_loop(configuration, seed=seed or 0)))
+            played[i] = player.closed_loop(configuration, seed=seed or 0)
         except TrilemmaError as error:
-            answers.append({**NOTHING, "source": "", "note": str(error)})
+            answers[i] = {**NOTHING, "source": "", "note": str(error)}
+    for i, prediction in zip(played, corrected(list(played.values())), strict=True):
+        answers[i] = numbers(prediction)
     progress(len(rows), len(rows), "")
     return answers
 
@@ -110,7 +114,8 @@ def predict_one(
         prediction = predict_open_loop(configuration, rate_per_s, seed=seed or 0)
     steps = {}
     for name, terms in (("decode_step", prediction.decode), ("prefill_step", prediction.prefill)):
-        steps[name] = {"total_ms": 1e3 * terms.total_s, "waits_for": terms.bottleneck} | {
+        watts = step_watts(terms, prediction.played.configuration.accelerator)
+        steps[name] = {"total_ms": 1e3 * terms.total_s, "waits_for": terms.bottleneck, "watts_per_gpu": watts} | {
             term: f"{1e3 * seconds:.4g} ms ({terms.binds[term]})" for term, seconds in terms.seconds.items()
         }
     return numbers(prediction) | steps
@@ -191,4 +196,5 @@ def configuration_of(row: Mapping[str, str], catalogue: Catalogue, *, where: str
         pp=pp,
         ratio_low=ratio,
         speculative_mtp=speculative == "mtp",
+        engine_version=None if row.get("engine_version") is None else str(row["engine_version"]).strip(),
     )

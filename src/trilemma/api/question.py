@@ -191,6 +191,7 @@ def _space(scenario: Scenario, catalogue: Catalogue, model: Model) -> Space:
         max_num_batched_tokens=tuple(asked.max_num_batched_tokens or ()),
         max_num_seqs=tuple(asked.max_num_seqs or ()),
         max_gpus=asked.max_gpus,
+        max_accuracy_loss_pct=asked.max_accuracy_loss_pct,
     )
 
 

@@ -169,6 +169,9 @@ def canonical(value: object) -> object:
     return value
 
 
+FITTED = ("kernels.npz", "residuals.csv")  # what else answers rest on
+
+
 def digest(tables: Tables) -> str:
     """SHA-256 over every row, shipped models and fitted tables included; the same rows give the same digest."""
     import hashlib
@@ -178,4 +181,7 @@ def digest(tables: Tables) -> str:
     rows = {table: {name: raw.values for name, raw in named.items()} for table, named in tables.rows.items()}
     everything = canonical({"rows": rows, "economics": tables.economics.values, "others": others})
     text = json.dumps(everything, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    whole = hashlib.sha256(text.encode())
+    for name in FITTED:
+        whole.update(DATA.joinpath(name).read_bytes())
+    return whole.hexdigest()

@@ -1,13 +1,10 @@
-"""Time of each kind of operation on one GPU, by tokens: a roofline over kernels, arrays in and arrays out."""
+"""Time of an operation and its parts: arrays in and arrays out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-
-from trilemma.catalogue.accelerator import Accelerator
-from trilemma.catalogue.efficiency import Roofline
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -47,6 +44,14 @@ class Cost:
             fixed_s=change(self.fixed_s),
         )
 
+    def stretched(self, ratio: FloatArray) -> "Cost":
+        """The same operation, `ratio` (n,) times as long; the parts stay what the data sheet says."""
+        return replace(self, seconds=self.seconds * ratio)
+
+    def total(self, calls: FloatArray) -> "Cost":
+        """Costs of shape (kernels, n) summed over kernels, each `calls` (kernels,) times: shape (n,)."""
+        return self.map(lambda part: calls @ part)
+
     @property
     def binds(self) -> str:
         """What takes most of the time summed over n: "HBM bandwidth", "FLOPs", "link" or "overhead"."""
@@ -63,61 +68,6 @@ def nothing(n: int) -> Cost:
     """An operation that takes no time, n times."""
     zero = np.zeros(n)
     return Cost(seconds=zero, memory_s=zero, compute_s=zero, link_s=zero, fixed_s=zero)
-
-
-def kernel(
-    accelerator: Accelerator,
-    roofline: Roofline,
-    compute_format: str,
-    *,
-    read_bytes: FloatArray,
-    flops: FloatArray,
-    calls: float,
-) -> Cost:
-    """Time of `calls` kernels that move `read_bytes` (n,) and multiply `flops` (n,) each, in `compute_format`."""
-    memory_s = read_bytes / (accelerator.hbm_bytes_per_s * roofline.memory)
-    compute_s = flops / (accelerator.flops[compute_format] * roofline.compute)
-    p = roofline.blend
-    busy_s = (memory_s**p + compute_s**p) ** (1 / p)
-    fixed_s = np.full_like(busy_s, roofline.fixed_s)
-    return Cost(
-        seconds=calls * (busy_s + fixed_s),
-        memory_s=calls * memory_s,
-        compute_s=calls * compute_s,
-        link_s=np.zeros_like(busy_s),
-        fixed_s=calls * fixed_s,
-    )
-
-
-def all_reduce(
-    accelerator: Accelerator,
-    roofline: Roofline,
-    *,
-    message_bytes: FloatArray,
-    gpus: int,
-    calls: float,
-    network_share: float,
-    network_s: float,
-) -> Cost:
-    """Time of `calls` all-reduces of `message_bytes` (n,) over `gpus` GPUs: each GPU sends and receives
-    2 (g - 1) / g of the message; within a link domain at its share of link bandwidth, across domains at the network's.
-    """
-    if gpus <= 1 or calls == 0:
-        return nothing(message_bytes.size)
-    wire_bytes = message_bytes * 2 * (gpus - 1) / gpus
-    if gpus <= accelerator.link_domain_gpus:
-        link_s, fixed = wire_bytes / (accelerator.link_bytes_per_s * roofline.memory), roofline.fixed_s
-    else:
-        link_s, fixed = wire_bytes / (accelerator.network_bytes_per_s * network_share), network_s
-    fixed_s = np.full_like(link_s, fixed)
-    zero = np.zeros_like(link_s)
-    return Cost(
-        seconds=calls * (link_s + fixed_s),
-        memory_s=zero,
-        compute_s=zero,
-        link_s=calls * link_s,
-        fixed_s=calls * fixed_s,
-    )
 
 
 def touched_experts(tokens: FloatArray, experts: int, per_token: int) -> FloatArray:

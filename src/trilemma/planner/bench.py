@@ -17,7 +17,6 @@ from trilemma.metrics.summary import judge, verdict
 from trilemma.planner.candidates import Candidate
 from trilemma.planner.question import Question
 from trilemma.search.bisect import largest
-from trilemma.sim.interval import margin
 from trilemma.sim.limits import limits_of
 from trilemma.sim.replica import EngineLimits, Run, simulate
 from trilemma.workload.requests import Requests
@@ -65,9 +64,8 @@ class Bench:
     def margins(self) -> Mapping[Metric, float]:
         """By what each predicted latency is multiplied before it meets its limit: the prediction's own uncertainty
         at the asked confidence. TTFT has its margin; ITL, TPOT and e2e share that of TPOT."""
-        efficiency, confidence = self.candidate.steps.efficiency, self.question.confidence
-        ttft = margin(efficiency.engine.ttft_spread, self.candidate.steps.source, confidence)
-        tpot = margin(efficiency.engine.tpot_spread, self.candidate.steps.source, confidence)
+        ttft = self.candidate.errors["ttft"].margin(self.question.confidence)
+        tpot = self.candidate.errors["tpot"].margin(self.question.confidence)
         return {Metric.TTFT: ttft, Metric.ITL: tpot, Metric.TPOT: tpot, Metric.E2E: tpot, Metric.DEADLINE: tpot}
 
     def misses(self, run: Run) -> tuple[Miss, ...]:

@@ -1,31 +1,43 @@
 """Every deployment of a question's space, and the ones that cannot run, with the reason."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import exp
 
 from trilemma.catalogue.accelerator import Accelerator
-from trilemma.catalogue.efficiency import efficiency_for
 from trilemma.catalogue.engine import Engine
+from trilemma.catalogue.quality import quality_of
 from trilemma.catalogue.support import precision_on
 from trilemma.deployment.memory import Memory, memory, why_not
 from trilemma.deployment.spec import Deployment, Parallelism, SchedulerKnobs
+from trilemma.deployment.weights import total_params
 from trilemma.errors import UnsupportedError
+from trilemma.latency.constants import efficiency_of
+from trilemma.latency.mixers import Typical
 from trilemma.latency.step import StepModel
 from trilemma.planner.answer import Rejection, describe
 from trilemma.planner.question import Question
+from trilemma.sim.interval import Error
+from trilemma.sim.neighbours import Traits, load_neighbours, traits_of
 
 SMALLER_BUDGETS = (2048, 512)
 LARGEST_BUDGET = 16_384
+USUAL_CLIENTS = 64  # at once on one replica: the load whose measured runs a candidate is compared with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A deployment of one replica that fits, with its memory and its latency model."""
+    """A deployment of one replica that fits, with its memory, its latency model, and how far that may be off.
+
+    `errors` maps "tpot" and "ttft" to what measured runs of like deployments say; the step model is already stretched
+    by the mean of TPOT's.
+    """
 
     deployment: Deployment
     memory: Memory
     steps: StepModel
+    errors: Mapping[str, Error]
 
 
 def knob_choices(question: Question, engine: Engine, accelerator: Accelerator) -> Iterator[tuple[int, int]]:
@@ -89,12 +101,28 @@ def unsupported(deployment: Deployment, question: Question) -> Iterator[str]:
         yield f"{support.reason}; name {deployment.precision.name} in space.precisions to try it"
     if not engine.runs_on(accelerator):
         yield f"{engine.title} does not run on {accelerator.vendor}"
+    if question.space.max_accuracy_loss_pct is not None:
+        yield from too_lossy(deployment, question.space.max_accuracy_loss_pct)
+
+
+def too_lossy(deployment: Deployment, bound_pct: float) -> Iterator[str]:
+    """Why published scores do not let the precision pass; the checkpoint's own precision and BF16 lose nothing."""
+    name = deployment.precision.name
+    if name in {deployment.model.precision, "bf16"}:
+        return
+    found = quality_of(name, total_params(deployment.model))
+    if found is None:
+        yield f"max_accuracy_loss_pct is {bound_pct:g} and no score of {name} is published for models of this size"
+    elif found.loss_pct > bound_pct:
+        yield (
+            f"{name} loses {found.loss_pct:.1f}% in {found.count} published scores of models of this size "
+            f"({found.reference}), max_accuracy_loss_pct is {bound_pct:g}"
+        )
 
 
 def screen(deployment: Deployment, question: Question) -> Candidate | Rejection:
     """The deployment as a candidate, or why it is out before any simulation."""
     label = describe(deployment)
-    accelerator = deployment.accelerator
     if reason := next(unsupported(deployment, question), ""):
         return Rejection(label=label, stage="support", reason=reason)
     limit = question.space.max_gpus
@@ -102,12 +130,21 @@ def screen(deployment: Deployment, question: Question) -> Candidate | Rejection:
         reason = f"needs {deployment.gpus} GPUs for one replica, max_gpus is {limit}"
         return Rejection(label=label, stage="size", reason=reason, gpus_needed=deployment.gpus)
     requests = question.workload.requests
-    typical = int((requests.prompt_tokens + requests.output_tokens).mean())
-    held = memory(deployment, reference_tokens=typical)
+    prompt, output = float(requests.prompt_tokens.mean()), float(requests.output_tokens.mean())
+    held = memory(deployment, reference_tokens=int(prompt + output))
     if not held.fits:
         return Rejection(label=label, stage="memory", reason=why_not(deployment))
+    traits = traits_of(deployment, isl=prompt, osl=output, concurrency=USUAL_CLIENTS)
+    found = {metric: c.of(0) for metric, c in load_neighbours().correct(Traits.of([traits])).items()}
+    typical = Typical(prompt_tokens=prompt, context_tokens=prompt + output / 2)
     try:
-        steps = StepModel(deployment, efficiency_for(accelerator, deployment.engine.name))
+        steps = StepModel(
+            deployment,
+            efficiency_of(deployment),
+            typical,
+            stretch=exp(found["tpot"].mean),
+        )
     except UnsupportedError as error:
         return Rejection(label=label, stage="support", reason=str(error))
-    return Candidate(deployment=deployment, memory=held, steps=steps)
+    errors = {metric: error.doubted(steps.source) for metric, error in found.items()}
+    return Candidate(deployment=deployment, memory=held, steps=steps, errors=errors)

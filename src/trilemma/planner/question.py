@@ -51,6 +51,7 @@ class Space:
     `only_native` leaves out precisions that an accelerator only stores but does not multiply in, the model's own
     excepted. `kv_bytes_per_element` holds 2 (BF16 cache) and/or 1 (FP8); empty: what checkpoints of the precision ask
     for. Empty knobs mean the engine's defaults for the accelerator, and smaller token budgets beside them.
+    `max_accuracy_loss_pct` bounds what a precision may cost in published scores (catalogue.quality); None: no bound.
     """
 
     accelerators: tuple[Accelerator, ...]
@@ -63,6 +64,7 @@ class Space:
     max_num_batched_tokens: tuple[int, ...] = ()
     max_num_seqs: tuple[int, ...] = ()
     max_gpus: int | None = None
+    max_accuracy_loss_pct: float | None = None
 
     def offers_for(self, accelerator: Accelerator) -> tuple[Offer, ...]:
         """The space's offers of one accelerator."""

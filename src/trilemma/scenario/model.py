@@ -35,6 +35,8 @@ class Space(Strict):
     """Sequence bounds of a step."""
     max_gpus: Count | None = None
     """Most GPUs that all replicas together may hold."""
+    max_accuracy_loss_pct: float | None = Field(default=None, ge=0, le=100)
+    """Most accuracy a precision may cost, by published scores of models of this size; one without scores is out."""
 
 
 class Sizing(Strict):

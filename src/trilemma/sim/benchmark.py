@@ -1,6 +1,7 @@
 """A deployment under a closed-loop benchmark, the way published runs are taken."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,10 +24,13 @@ class BenchmarkResult:
     run: Run
 
 
+@lru_cache(maxsize=256)
 def uniform_lengths(longest: int, ratio_low: float, n: int, *, seed: int, name: str) -> IntArray:
     """(n,) lengths uniform in [ratio_low x longest, longest], at least 1, from the stream `name`."""
     low = max(1, round(longest * ratio_low))
-    return stream(seed, name).integers(low, longest + 1, n).astype(np.int64)
+    lengths = stream(seed, name).integers(low, longest + 1, n).astype(np.int64)
+    lengths.flags.writeable = False  # kept for the next row of the same load
+    return lengths
 
 
 def closed_loop(

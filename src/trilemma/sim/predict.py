@@ -1,11 +1,12 @@
 """One configuration of a closed-loop benchmark to TTFT, TPOT and tokens/s/GPU with intervals."""
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from math import exp, hypot
 
 import numpy as np
 
 from trilemma.catalogue.accelerator import Accelerator
-from trilemma.catalogue.efficiency import Efficiency, efficiency_for
 from trilemma.catalogue.engine import Engine
 from trilemma.catalogue.figure import Source
 from trilemma.catalogue.model import Model
@@ -13,10 +14,13 @@ from trilemma.catalogue.precision import Precision
 from trilemma.deployment.memory import memory, why_not
 from trilemma.deployment.spec import Deployment, Parallelism, SchedulerKnobs
 from trilemma.errors import UnsupportedError
+from trilemma.latency.constants import efficiency_of
+from trilemma.latency.mixers import Typical
 from trilemma.latency.step import StepModel, StepTerms
-from trilemma.sim.benchmark import BenchmarkResult, closed_loop, uniform_lengths
-from trilemma.sim.interval import Estimate, around
+from trilemma.sim.benchmark import closed_loop, uniform_lengths
+from trilemma.sim.interval import Error, Estimate
 from trilemma.sim.limits import POLICIES, limits_of
+from trilemma.sim.neighbours import Traits, load_neighbours, traits_of
 from trilemma.sim.replica import EngineLimits, Run, simulate
 from trilemma.workload.requests import Requests
 from trilemma.workload.streams import stream
@@ -24,8 +28,10 @@ from trilemma.workload.streams import stream
 OPEN_LOOP_REQUESTS = 2000
 MOST_CLIENTS = 500_000  # ten requests each: about a gigabyte
 LEAST_SEATS = 256  # measured servers raised max_num_seqs to the concurrency, seldom below this
-# Scripts of published TensorRT-LLM runs set kv_cache_config.dtype: fp8 for FP8 and FP4 checkpoints alike.
-MEASURED_KV_BYTES = {"trtllm": 1.0}
+# Published runs of quantised checkpoints keep their KV cache in FP8 under all three engines, as their scripts say
+# (kv_cache_config.dtype, --kv-cache-dtype) or their queues show; vLLM's on the H100 alone do not.
+FP8_KV_FAMILIES = ("hopper", "blackwell", "blackwell_rtx", "ada")
+BF16_KV = (("vllm", "h100_sxm"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +39,8 @@ class Configuration:
     """One configuration of one replica: parallelism, lengths uniform in [ratio_low x L, L], closed-loop clients.
 
     `kv_bytes_per_element` None: what checkpoints of the precision ask for, under TensorRT-LLM what its published runs
-    of quantised checkpoints were configured with (FP8). Knobs None: the engine's defaults.
+    of quantised checkpoints were configured with. Knobs None: the engine's defaults. `engine_version` decides which
+    measured runs are near; "" is what runs of unknown version have, None is like none of them.
     """
 
     model: Model
@@ -49,23 +56,53 @@ class Configuration:
     pp: int = 1
     ratio_low: float = 1.0
     speculative_mtp: bool = False
+    engine_version: str | None = None
     kv_bytes_per_element: float | None = None
     max_num_batched_tokens: int | None = None
     max_num_seqs: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """One simulated configuration: means in seconds and tokens/s of the whole replica, before any correction."""
+
+    configuration: Configuration
+    steps: StepModel
+    run: Run
+    ttft_s: float
+    tpot_s: float
+    output_tokens_per_s: float
+
+    @property
+    def typical_batch(self) -> int:
+        """Sequences a decode step of the run had on average."""
+        return max(1, round(self.run.mean_running))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Mean TTFT and TPOT in seconds and output tokens per second and GPU of one replica, what a decode and a prefill
-    step are made of, where the numbers come from and what a reader should know."""
+    """Mean TTFT and TPOT in seconds and output tokens per second and GPU of one replica, where the numbers come from
+    and what a reader should know."""
 
     ttft_s: Estimate
     tpot_s: Estimate
     tok_s_per_gpu: Estimate
-    decode: StepTerms
-    prefill: StepTerms
     source: Source
     note: str
+    played: Played
+
+    @property
+    def decode(self) -> StepTerms:
+        """What a decode step of the run's mean batch is made of."""
+        c, batch = self.played.configuration, self.played.typical_batch
+        context = round(batch * (c.isl + c.osl / 2) * (1 + c.ratio_low) / 2)
+        return self.played.steps.terms(decodes=batch, context_sum=context, sampling=batch)
+
+    @property
+    def prefill(self) -> StepTerms:
+        """What a step with one prompt, or as much of it as a step takes, is made of."""
+        chunk = min(self.played.configuration.isl, self.played.steps.deployment.rank_knobs.max_num_batched_tokens)
+        return self.played.steps.terms(prefill_tokens=chunk, pair_sum=chunk * (chunk + 1), sampling=1)
 
 
 def deployment_of(c: Configuration) -> Deployment:
@@ -76,8 +113,8 @@ def deployment_of(c: Configuration) -> Deployment:
     ranks = 1 if c.engine.name == "sglang" else c.dp  # SGLang's flag counts the seats of all ranks
     seats = c.max_num_seqs or max(LEAST_SEATS, -(-c.concurrency // ranks))
     kv_bytes = precision.kv_bytes_per_element
-    if precision.quantised:
-        kv_bytes = MEASURED_KV_BYTES.get(c.engine.name, kv_bytes)
+    if precision.quantised and c.accelerator.family in FP8_KV_FAMILIES:
+        kv_bytes = kv_bytes if (c.engine.name, c.accelerator.name) in BF16_KV else 1.0
     return Deployment(
         model=c.model,
         precision=precision,
@@ -96,85 +133,169 @@ def deployment_of(c: Configuration) -> Deployment:
     )
 
 
-def prepare(c: Configuration, deployment: Deployment, efficiency: Efficiency) -> tuple[StepModel, EngineLimits]:
-    """The latency model and the scheduler of a configuration, output lengths forced as benchmarks do; UnsupportedError
-    says why it cannot run."""
-    if c.concurrency > MOST_CLIENTS:
-        raise UnsupportedError(f"{c.concurrency:,} clients are more than the {MOST_CLIENTS:,} that are simulated")
-    if c.speculative_mtp and not c.model.mtp_layers:
-        raise UnsupportedError(f"{c.model.name} has no multi-token prediction layers in the catalogue")
-    if not c.engine.runs_on(c.accelerator):
-        raise UnsupportedError(f"{c.engine.title} does not run on {c.accelerator.vendor}")
-    held = memory(deployment)
-    if not held.fits:
-        raise UnsupportedError(f"does not fit: {why_not(deployment)}")
-    return StepModel(deployment, efficiency), limits_of(deployment, held.usable_blocks, ignore_eos=True)
+def typical_of(c: Configuration) -> Typical:
+    """The lengths around which attention is made affine: means of the configuration's."""
+    middle = (1 + c.ratio_low) / 2
+    return Typical(prompt_tokens=max(1.0, c.isl * middle), context_tokens=max(1.0, (c.isl + c.osl / 2) * middle))
 
 
-def play(c: Configuration, efficiency: Efficiency, *, seed: int = 0) -> tuple[BenchmarkResult, StepModel]:
-    """Simulate the configuration's closed loop."""
-    steps, limits = prepare(c, deployment_of(c), efficiency)
-    result = closed_loop(
-        steps.table(),
-        limits,
-        efficiency.engine,
-        isl=c.isl,
-        osl=c.osl,
-        concurrency=c.concurrency,
-        ratio_low=c.ratio_low,
-        ranks=c.dp,
-        tokens_per_step=efficiency.engine.mtp_tokens if c.speculative_mtp else 1.0,
-        seed=seed,
-    )
-    if not result.run.timings.finished.any():
-        raise UnsupportedError("no request fits the KV cache")
-    return result, steps
+class Player:
+    """Simulates configurations; step models are kept, so that rows that differ in load alone share one."""
+
+    def __init__(self) -> None:
+        self._steps: dict[Hashable, StepModel] = {}
+        self._blocks: dict[Hashable, int | str] = {}
+        self._played: dict[Hashable, Played] = {}
+
+    def prepare(self, c: Configuration) -> tuple[StepModel, EngineLimits]:
+        """The latency model and the scheduler of a configuration, output lengths forced as benchmarks do;
+        UnsupportedError says why it cannot run."""
+        if c.concurrency > MOST_CLIENTS:
+            raise UnsupportedError(f"{c.concurrency:,} clients are more than the {MOST_CLIENTS:,} that are simulated")
+        if c.speculative_mtp and not c.model.mtp_layers:
+            raise UnsupportedError(f"{c.model.name} has no multi-token prediction layers in the catalogue")
+        if not c.engine.runs_on(c.accelerator):
+            raise UnsupportedError(f"{c.engine.title} does not run on {c.accelerator.vendor}")
+        deployment = deployment_of(c)
+        shape = (id(c.model), id(c.accelerator), c.engine.name, c.precision.name, deployment.parallelism)
+        key = (*shape, deployment.knobs, deployment.kv_bytes_per_element, deployment.speculative_mtp)
+        if key not in self._blocks:
+            held = memory(deployment)
+            self._blocks[key] = held.usable_blocks if held.fits else why_not(deployment)
+        blocks = self._blocks[key]
+        if isinstance(blocks, str):
+            raise UnsupportedError(f"does not fit: {blocks}")
+        return self._step_model(c, deployment), limits_of(deployment, blocks, ignore_eos=True)
+
+    def _step_model(self, c: Configuration, d: Deployment) -> StepModel:
+        anyhow = (
+            id(c.model), id(c.accelerator), c.engine.name, c.precision.name, d.parallelism, d.kv_bytes_per_element,
+            d.speculative_mtp, d.knobs.max_num_batched_tokens, d.knobs.max_num_seqs,
+        )  # fmt: skip
+        key = (*anyhow, c.isl, c.osl, c.ratio_low)
+        if key not in self._steps:
+            self._steps[key] = StepModel(d, efficiency_of(d), typical_of(c), like=self._steps.get(anyhow))
+            self._steps.setdefault(anyhow, self._steps[key])
+        return self._steps[key]
+
+    def closed_loop(self, c: Configuration, *, seed: int = 0) -> Played:
+        """`concurrency` clients, as published benchmarks have them; the same load on the same deployment is played
+        once."""
+        steps, limits = self.prepare(c)
+        key = (id(steps), limits, c.concurrency, seed)
+        if key in self._played:
+            return replace(self._played[key], configuration=c)
+        engine = steps.efficiency.engine
+        result = closed_loop(
+            steps.table(),
+            limits,
+            engine,
+            isl=c.isl,
+            osl=c.osl,
+            concurrency=c.concurrency,
+            ratio_low=c.ratio_low,
+            ranks=c.dp,
+            tokens_per_step=engine.mtp_tokens if c.speculative_mtp else 1.0,
+            seed=seed,
+        )
+        if not result.run.timings.finished.any():
+            raise UnsupportedError("no request fits the KV cache")
+        self._played[key] = Played(
+            configuration=c,
+            steps=steps,
+            run=result.run,
+            ttft_s=result.ttft_s,
+            tpot_s=result.tpot_s,
+            output_tokens_per_s=result.output_tokens_per_s,
+        )
+        return self._played[key]
+
+    def open_loop(self, c: Configuration, rate_per_s: float, *, seed: int = 0) -> Played:
+        """Poisson arrivals at `rate_per_s` requests/s on one replica; the configuration's clients are ignored."""
+        steps, limits = self.prepare(c)
+        n = OPEN_LOOP_REQUESTS
+        requests = Requests(
+            arrival_s=np.cumsum(stream(seed, "predict.arrivals").exponential(1 / (rate_per_s / c.dp), n)),
+            prompt_tokens=uniform_lengths(c.isl, c.ratio_low, n, seed=seed, name="benchmark.prompt"),
+            output_tokens=uniform_lengths(c.osl, c.ratio_low, n, seed=seed, name="benchmark.output"),
+        )
+        run = simulate(requests, steps.table(), limits)
+        timings = run.timings
+        done = timings.finished
+        if not done.any():
+            raise UnsupportedError("no request fits the KV cache")
+        tpot = timings.tpot_s[done & (timings.output_tokens > 1)]
+        return Played(
+            configuration=c,
+            steps=steps,
+            run=run,
+            ttft_s=float(timings.ttft_s[done].mean()) + steps.efficiency.engine.request_s,
+            tpot_s=float(tpot.mean()) if tpot.size else float("nan"),
+            output_tokens_per_s=float(timings.output_tokens[done].sum()) / float(np.nanmax(timings.done_s)) * c.dp,
+        )
 
 
 def predict_closed_loop(c: Configuration, *, seed: int = 0) -> Prediction:
-    """Simulate `concurrency` clients and put intervals around the means; UnsupportedError where it cannot be."""
-    efficiency = efficiency_for(c.accelerator, c.engine.name)
-    result, steps = play(c, efficiency, seed=seed)
-    return _prediction(c, steps, result.run, (result.ttft_s, result.tpot_s, result.output_tokens_per_s))
+    """Simulate `concurrency` clients, correct by what is measured nearby and put intervals around the means;
+    UnsupportedError where it cannot be."""
+    return corrected([Player().closed_loop(c, seed=seed)])[0]
 
 
 def predict_open_loop(c: Configuration, rate_per_s: float, *, seed: int = 0) -> Prediction:
-    """Simulate Poisson arrivals at `rate_per_s` requests/s on one replica; the configuration's clients are ignored."""
-    efficiency = efficiency_for(c.accelerator, c.engine.name)
-    steps, limits = prepare(c, deployment_of(c), efficiency)
-    n = OPEN_LOOP_REQUESTS
-    requests = Requests(
-        arrival_s=np.cumsum(stream(seed, "predict.arrivals").exponential(1 / (rate_per_s / c.dp), n)),
-        prompt_tokens=uniform_lengths(c.isl, c.ratio_low, n, seed=seed, name="benchmark.prompt"),
-        output_tokens=uniform_lengths(c.osl, c.ratio_low, n, seed=seed, name="benchmark.output"),
-    )
-    run = simulate(requests, steps.table(), limits)
-    timings = run.timings
-    done = timings.finished
-    if not done.any():
-        raise UnsupportedError("no request fits the KV cache")
-    tpot = timings.tpot_s[done & (timings.output_tokens > 1)]
-    tokens_per_s = float(timings.output_tokens[done].sum()) / float(np.nanmax(timings.done_s)) * c.dp
-    ttft_s = float(timings.ttft_s[done].mean()) + efficiency.engine.request_s
-    return _prediction(c, steps, run, (ttft_s, float(tpot.mean()) if tpot.size else float("nan"), tokens_per_s))
+    """As predict_closed_loop under Poisson arrivals at `rate_per_s` requests/s on one replica.
+
+    The correction is that of as many clients as were served at once, and of TPOT alone: what measured runs say of TTFT
+    has the burst of clients in it that all start together.
+    """
+    played = Player().open_loop(c, rate_per_s, seed=seed)
+    like = replace(played, configuration=replace(c, concurrency=played.typical_batch * c.dp))
+    return corrected([like], burst=False)[0]
 
 
-def _prediction(c: Configuration, steps: StepModel, run: Run, means: tuple[float, float, float]) -> Prediction:
-    deployment, efficiency = steps.deployment, steps.efficiency
-    engine, source = efficiency.engine, steps.source
-    batch = max(1, round(run.mean_running))
-    context = round(batch * (c.isl + c.osl / 2) * (1 + c.ratio_low) / 2)
-    chunk = min(c.isl, deployment.rank_knobs.max_num_batched_tokens)
-    ttft_s, tpot_s, tokens_per_s = means
+def corrected(found: Sequence[Played], *, burst: bool = True) -> list[Prediction]:
+    """Simulated configurations as predictions: corrections by the nearest measured runs, and intervals. Without `burst`
+    TTFT keeps its simulated median."""
+    if not found:
+        return []
+    traits = []
+    for p in found:
+        c = p.configuration
+        load = {"isl": c.isl, "osl": c.osl, "concurrency": c.concurrency}
+        traits.append(traits_of(p.steps.deployment, **load, engine_version=c.engine_version))
+    errors = load_neighbours().correct(Traits.of(traits))
+    ttft = errors["ttft"] if burst else replace(errors["ttft"], mean=np.zeros(len(found)))
+    return [_prediction(p, errors["tpot"].of(i), ttft.of(i)) for i, p in enumerate(found)]
+
+
+def _prediction(p: Played, tpot_error: Error, ttft_error: Error) -> Prediction:
+    steps, source = p.steps, p.steps.source
+    tpot, ttft = tpot_error.doubted(source), ttft_error.doubted(source)
+    tpot_s, ttft_s = tpot.around(p.tpot_s), ttft.around(p.ttft_s)
     return Prediction(
-        ttft_s=around(ttft_s, engine.ttft_spread, source),
-        tpot_s=around(tpot_s, engine.tpot_spread, source),
-        tok_s_per_gpu=around(tokens_per_s / deployment.gpus, engine.throughput_spread, source),
-        decode=steps.terms(decodes=batch, context_sum=context, sampling=batch),
-        prefill=steps.terms(prefill_tokens=chunk, pair_sum=chunk * (chunk + 1), sampling=1),
+        ttft_s=ttft_s,
+        tpot_s=tpot_s,
+        tok_s_per_gpu=_throughput(p, tpot, ttft, tpot_s, ttft_s),
         source=source,
-        note="; ".join(approximations(steps) + _taken_for_granted(c, deployment)),
+        note="; ".join(approximations(steps) + _taken_for_granted(p.configuration, steps.deployment)),
+        played=p,
     )
+
+
+def _throughput(p: Played, tpot: Error, ttft: Error, tpot_s: Estimate, ttft_s: Estimate) -> Estimate:
+    """Tokens/s and GPU: the simulated, scaled by how much longer a request takes with corrected TTFT and TPOT. The
+    doubts of both are taken to be independent, weighed by their shares of a request's time."""
+    c = p.configuration
+    gaps = max(0.0, c.osl * (1 + c.ratio_low) / 2 - 1)
+    decoding = gaps * p.tpot_s if gaps else 0.0
+    simulated_s, decode_s = p.ttft_s + decoding, gaps * tpot_s.value if gaps else 0.0
+    request_s = ttft_s.value + decode_s
+    value = p.output_tokens_per_s / p.steps.deployment.gpus * simulated_s / request_s
+    share = decode_s / request_s
+
+    def far(side: int) -> float:
+        return hypot(share * tpot.quantiles[side] * tpot.deviation, (1 - share) * ttft.quantiles[side] * ttft.deviation)
+
+    return Estimate(value=value, low=value * exp(-far(1)), high=value * exp(far(0)))
 
 
 def approximations(steps: StepModel) -> tuple[str, ...]:
@@ -186,7 +307,8 @@ def approximations(steps: StepModel) -> tuple[str, ...]:
     )
     rules = "" if engine.name in POLICIES else f"scheduled by vLLM's rules: those of {engine.name} are not known"
     read = f"{model.name}: {model.note}" if model.note else ""
-    return tuple(text for text in (steps.efficiency.note, far, rules, read) if text)
+    kernels = "; ".join(steps.kernels.notes)
+    return tuple(text for text in (steps.efficiency.note, kernels, far, rules, read) if text)
 
 
 def _taken_for_granted(c: Configuration, deployment: Deployment) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""What fits the shipped surfaces of kernel times, one module per family of operations."""

@@ -1,0 +1,151 @@
+"""Kernel times of a deployment by tokens, sequences and context, before an engine's constants; and the step table that
+both make together.
+
+Columns depend on the deployment and the typical lengths alone, so that they can be kept while constants are fitted or
+loads are tried.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from trilemma.catalogue.efficiency import EngineEfficiency
+from trilemma.latency.mixers import Decoding, Prefilling
+from trilemma.latency.operations import FloatArray
+from trilemma.latency.table import FRACTION_BITS, StepTable
+from trilemma.units import PS_PER_S
+
+GRID_STEPS_PER_DOUBLING = 4
+
+
+def grid_to(largest: int) -> FloatArray:
+    """Counts from 1 to `largest`, every one up to 16 and then a few per doubling."""
+    doublings = np.log2(max(largest, 2) / 16)
+    tail = 16 * 2 ** np.linspace(0, max(doublings, 0), max(2, int(doublings * GRID_STEPS_PER_DOUBLING) + 1))
+    points = np.concatenate([np.arange(1, 17), np.rint(tail)])
+    return np.unique(points[points <= largest]).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Kernel seconds of one rank's step, all (n,) over the grid they belong to.
+
+    `by_tokens` maps "GEMMs", "experts", "collectives" and "elementwise" (one crossing of HBM by the hidden vectors) to
+    seconds on the grid `tokens`; `prefilling` is on the same grid. `head_s`, `draft_s` (the prediction layers of
+    multi-token prediction) and `decoding` are on the grid `sequences`. `drafts` tokens are verified beside every
+    decode's own.
+    """
+
+    tokens: FloatArray
+    by_tokens: Mapping[str, FloatArray]
+    prefilling: Prefilling
+    sequences: FloatArray
+    head_s: FloatArray
+    draft_s: FloatArray
+    decoding: Decoding
+    layers: int
+    drafts: int
+    four_bit_experts: bool
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens of context beyond which the capped layers' decode attention stops growing; 0 where none is capped.
+
+        Where layers differ this is the cap whose work costs most when it is reached; the work under any other is taken
+        to be at its cap in every step.
+        """
+        capped = self.decoding.capped_s
+        return max(capped, key=lambda tokens: tokens * capped[tokens], default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Seconds of a step under an engine's constants: the terms of latency.table.StepTable before rounding."""
+
+    token_s: FloatArray
+    prefill_s: FloatArray
+    decode_s: FloatArray
+    sequence_s: FloatArray
+    context_s: float
+    window_s: float
+    pair_s: float
+
+
+def token_terms(c: Columns, engine: EngineEfficiency) -> dict[str, FloatArray]:
+    """The terms that depend on a step's tokens alone, by name, on the grid of tokens."""
+    expert = engine.expert_4bit if c.four_bit_experts else engine.expert
+    return {
+        "GEMMs": engine.gemm * c.by_tokens["GEMMs"],
+        "experts": expert * c.by_tokens["experts"],
+        "collectives": engine.collective * c.by_tokens["collectives"],
+        "elementwise": engine.elementwise_passes * c.by_tokens["elementwise"],
+        "host": np.full_like(c.tokens, engine.step_s + engine.layer_s * c.layers),
+    }
+
+
+def prefill_terms(c: Columns, engine: EngineEfficiency, terms: Mapping[str, FloatArray]) -> FloatArray:
+    """What a step with prefill tokens takes beyond `terms`: attention, and how much longer the rest of it runs than
+    kernels alone (no CUDA graph, activations that leave the cache)."""
+    gemm_s, expert_s = terms["GEMMs"], terms["experts"]
+    stretched = (engine.prefill - 1) * (gemm_s - gemm_s[0]) + (engine.expert_prefill - 1) * (expert_s - expert_s[0])
+    attention: FloatArray = engine.prefill_attention * c.prefilling.fixed_s
+    total: FloatArray = attention + stretched + engine.prefill_layer_s * c.layers
+    return total
+
+
+def assemble(c: Columns, engine: EngineEfficiency) -> Parts:
+    """Columns under an engine's constants, on their grids."""
+    terms = token_terms(c, engine)
+    token_s = sum(terms.values(), np.zeros_like(c.tokens))
+    decode_s = engine.attention * c.decoding.fixed_s + c.draft_s
+    for cap, slope in c.decoding.capped_s.items():
+        if cap != c.window_tokens:
+            decode_s = decode_s + engine.attention * slope * cap * c.sequences
+    if c.drafts:  # a decode computes its drafts too: 1 + drafts tokens where the table counts one
+        verified = np.interp(c.sequences * (1 + c.drafts), c.tokens, token_s)
+        decode_s = decode_s + np.maximum(verified - np.interp(c.sequences, c.tokens, token_s), 0.0)
+    return Parts(
+        token_s=token_s,
+        prefill_s=np.maximum(prefill_terms(c, engine, terms), 0.0),
+        decode_s=decode_s,
+        sequence_s=engine.gemm * c.head_s + engine.sequence_s * c.sequences,
+        context_s=engine.attention * c.decoding.context_s,
+        window_s=engine.attention * c.decoding.capped_s.get(c.window_tokens, 0.0),
+        pair_s=engine.prefill_attention * c.prefilling.pair_s,
+    )
+
+
+def tabulate(
+    c: Columns,
+    engine: EngineEfficiency,
+    *,
+    max_num_batched_tokens: int,
+    max_num_seqs: int,
+    stretch: float = 1.0,
+) -> StepTable:
+    """The integer tables of the simulator up to a scheduler's bounds, which lie on or below the ends of the grids;
+    every time is `stretch` times as long."""
+    parts = assemble(c, engine)
+
+    def column(largest: int, grid: FloatArray, seconds: FloatArray) -> FloatArray:
+        every = np.interp(np.arange(largest + 1, dtype=np.float64), grid, seconds * (stretch * PS_PER_S))
+        every[0] = 0.0
+        return np.rint(every)
+
+    token_ps = column(max_num_batched_tokens, c.tokens, parts.token_s)
+    return StepTable(
+        token_ps=np.maximum(1, token_ps).astype(np.int64),
+        prefill_ps=column(max_num_batched_tokens, c.tokens, parts.prefill_s).astype(np.int64),
+        decode_ps=column(max_num_seqs, c.sequences, parts.decode_s).astype(np.int64),
+        sequence_ps=column(max_num_seqs, c.sequences, parts.sequence_s).astype(np.int64),
+        context_ps=_whole_ps(stretch * parts.context_s),
+        window_tokens=c.window_tokens if parts.window_s > 0 else 0,
+        window_ps=_whole_ps(stretch * parts.window_s),
+        pair_fp=round(stretch * parts.pair_s * PS_PER_S * 2**FRACTION_BITS),
+    )
+
+
+def _whole_ps(seconds: float) -> int:
+    """Seconds as whole picoseconds; work that takes any time takes one at least."""
+    return max(1, round(seconds * PS_PER_S)) if seconds > 0 else 0

@@ -1,0 +1,269 @@
+"""What measured runs of like configurations say: how far measured latency lies from the simulated, with how much doubt.
+
+The logarithm of measured over simulated, over closed-loop runs, is taken to be a Gaussian process whose covariance is a
+sum of products: two runs have more in common the more of engine, model, accelerator, precision, version, split, lengths
+and load they share. A run of a model that nobody measured shares its engine's terms alone, and keeps the rest as
+doubt: corrections fade where measurements end, and intervals widen. Two processes, one for TPOT and one for TTFT.
+
+The measured runs lie in data/residuals.csv, the standard deviations of the terms in data/neighbours.toml; both are
+written by benchmarks/fit_engines.py, which chooses the deviations on runs left out by deployment, model and
+accelerator.
+"""
+
+import csv
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trilemma.deployment.spec import Deployment
+from trilemma.sim.interval import Error
+
+FloatArray = npt.NDArray[np.float64]
+METRICS = ("tpot", "ttft")
+ENGINE = "engine"
+KINDS = (ENGINE, "model", "system", "precision")
+ROWS_AT_ONCE = 128  # so that matrices against all runs stay small
+DECIMALS = 9  # what stays the same whatever other rows are asked about: products of matrices differ in their last bits
+NORMAL_QUANTILES = (-1.2816, 1.2816)  # 10% and 90% of the normal distribution
+NAMES = ("engine", "model", "system", "precision", "speculative", "engine_version")
+# Factors that fade with distance: how many doublings apart two runs are when they share 61% (one length scale).
+DOUBLINGS = {"tp": 1.5, "ep": 3.0, "dp": 2.0, "isl": 1.0, "osl": 1.5, "concurrency": 1.5}
+FACTORS: Mapping[str, tuple[str, ...]] = {
+    "split": ("tp", "ep", "dp"),
+    "lengths": ("isl", "osl"),
+    "load": ("concurrency",),
+}
+
+
+UNLIKE_ANY = "unlike any"  # a version that no measured run has
+
+
+def traits_of(
+    d: Deployment, *, isl: float, osl: float, concurrency: float, engine_version: str | None = None
+) -> Mapping[str, object]:
+    """What decides how much a deployment under a load has in common with measured runs. `concurrency` clients over the
+    whole replica; `engine_version` "" is what runs of unknown version have, None is like none of them."""
+    return {
+        "engine": d.engine.name,
+        "model": d.model.name,
+        "system": d.accelerator.name,
+        "precision": d.precision.name,
+        "speculative": "mtp" if d.speculative_mtp else "",
+        "engine_version": UNLIKE_ANY if engine_version is None else engine_version,
+        "tp": d.parallelism.tensor * d.parallelism.pipeline,
+        "ep": d.parallelism.expert,
+        "dp": d.parallelism.data,
+        "isl": isl,
+        "osl": osl,
+        "concurrency": concurrency,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What of (n,) runs decides how much they share: names, and sizes in log2."""
+
+    names: Mapping[str, npt.NDArray[np.str_]]
+    sizes: Mapping[str, FloatArray]
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return int(self.sizes["tp"].size)
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, object]]) -> "Traits":
+        """From mappings with all of NAMES and DOUBLINGS."""
+        return cls(
+            names={name: np.array([str(r[name]) for r in rows], dtype=np.str_) for name in NAMES},
+            sizes={name: np.log2(np.array([float(str(r[name])) for r in rows])) for name in DOUBLINGS},
+        )
+
+    def only(self, index: npt.NDArray[np.intp]) -> "Traits":
+        """The runs at `index`."""
+        return Traits(
+            names={name: column[index] for name, column in self.names.items()},
+            sizes={name: column[index] for name, column in self.sizes.items()},
+        )
+
+    def under(self, engine: str) -> tuple[npt.NDArray[np.intp], "Traits"]:
+        """Where the runs of an engine are, and what they share; kept."""
+        key = f"under {engine}"
+        if key not in self._kept:
+            index = np.flatnonzero(self.names[ENGINE] == engine)
+            self._kept[key] = index, self.only(index)
+        found: tuple[npt.NDArray[np.intp], Traits] = self._kept[key]
+        return found
+
+    def distinct(self, factor: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+        """The distinct values of a factor and which of them each run has: runs share few names, lengths and loads.
+        Kept."""
+        if factor not in self._kept:
+            if factor in NAMES:
+                values, which = np.unique(self.names[factor], return_inverse=True)
+            else:
+                columns = [self.sizes[size] / DOUBLINGS[size] for size in FACTORS[factor]]
+                values, which = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+            self._kept[factor] = values, which.reshape(-1)
+        found: tuple[npt.NDArray[Any], npt.NDArray[np.intp]] = self._kept[factor]
+        return found
+
+    def shared(self, other: "Traits", factor: str) -> FloatArray:
+        """(len(self), len(other)): 1 or 0 for a name, in between for what fades with distance."""
+        (own, i), (others, j) = self.distinct(factor), other.distinct(factor)
+        if factor in NAMES:
+            return np.where(own[:, None] == others[None, :], 1.0, 0.0)[np.ix_(i, j)]
+        apart = own[:, None, :] - others[None, :, :]
+        together: FloatArray = np.exp(-0.5 * (apart * apart).sum(axis=2))
+        return together[np.ix_(i, j)]
+
+
+def covariance(a: Traits, b: Traits, deviations: Mapping[str, float]) -> FloatArray:
+    """(len(a), len(b)) sum over terms, such as "engine model load", of deviation^2 x the product of their factors."""
+    return covariances(a, b, [deviations])[0]
+
+
+def covariances(a: Traits, b: Traits, several: Sequence[Mapping[str, float]]) -> list[FloatArray]:
+    """`covariance` under several sets of deviations.
+
+    Most terms name the engine, so that only runs of the same engine have them in common: they are summed by blocks.
+    """
+    totals = [np.zeros((len(a), len(b))) for _ in several]
+    within = [{t: d for t, d in deviations.items() if ENGINE in t.split()} for deviations in several]
+    across = [{t: d for t, d in deviations.items() if ENGINE not in t.split()} for deviations in several]
+    for engine in np.unique(a.names[ENGINE]):
+        (i, mine), (j, theirs) = a.under(str(engine)), b.under(str(engine))
+        for total, part in zip(totals, _sums(mine, theirs, within), strict=True):
+            total[np.ix_(i, j)] = part
+    return [total + part for total, part in zip(totals, _sums(a, b, across), strict=True)]
+
+
+def _sums(a: Traits, b: Traits, several: Sequence[Mapping[str, float]]) -> list[FloatArray]:
+    """Sums over terms, the engine taken to be the same; products of factors are made once."""
+    totals = []
+    products: dict[tuple[str, ...], FloatArray] = {}
+
+    def product(factors: tuple[str, ...]) -> FloatArray:
+        if factors not in products:
+            last = a.shared(b, factors[-1])
+            products[factors] = last if len(factors) == 1 else product(factors[:-1]) * last
+        return products[factors]
+
+    for deviations in several:
+        total = np.zeros((len(a), len(b)))
+        for term, deviation in deviations.items():
+            factors = tuple(f for f in term.split() if f != ENGINE)
+            total += deviation**2 * product(factors) if factors else deviation**2
+        totals.append(total)
+    return totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """Mean and standard deviation (n,) of log(measured / simulated) of a metric, noise of one measurement included.
+
+    `quantiles`: between which multiples of the deviation 80% of the runs left out have lain."""
+
+    mean: FloatArray
+    deviation: FloatArray
+    quantiles: tuple[float, float]
+
+    def of(self, i: int) -> Error:
+        """The i-th run's."""
+        return Error(mean=float(self.mean[i]), deviation=float(self.deviation[i]), quantiles=self.quantiles)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One metric's Gaussian process: the standard deviation of each term, of one measurement's noise, and between
+    which multiples of a predicted deviation 80% of the runs left out have lain."""
+
+    deviations: Mapping[str, float]
+    noise: float
+    quantiles: tuple[float, float] = NORMAL_QUANTILES
+
+
+class Neighbours:
+    """The measured runs and what they say of others."""
+
+    def __init__(
+        self,
+        runs: Traits,
+        *,
+        log_ratios: Mapping[str, FloatArray],
+        noises: Mapping[str, FloatArray],
+        processes: Mapping[str, Process],
+    ) -> None:
+        """`log_ratios`, log(measured / simulated) of each run, and `noises`, the standard deviation of each, map the
+        metrics to (n,)."""
+        self.runs = runs
+        self.processes = processes
+        self._inverse: dict[str, npt.NDArray[np.floating]] = {}
+        self._pull: dict[str, npt.NDArray[np.floating]] = {}
+        kept = {metric: process.deviations for metric, process in processes.items()}
+        for metric, own in zip(kept, covariances(runs, runs, list(kept.values())), strict=True):
+            self._inverse[metric] = np.linalg.inv(own + np.diag(noises[metric] ** 2))
+            self._pull[metric] = self._inverse[metric] @ log_ratios[metric]
+
+    def correct(self, wanted: Traits) -> Mapping[str, Correction]:
+        """Corrections of `wanted` runs, by metric."""
+        found = {metric: (np.zeros(len(wanted)), np.zeros(len(wanted))) for metric in self.processes}
+        deviations = [process.deviations for process in self.processes.values()]
+        for start in range(0, len(wanted), ROWS_AT_ONCE):
+            index = np.arange(start, min(start + ROWS_AT_ONCE, len(wanted)))
+            some = wanted.only(index)
+            for metric, shared in zip(found, covariances(some, self.runs, deviations), strict=True):
+                mean, explained = found[metric]
+                mean[index] = shared @ self._pull[metric]
+                explained[index] = _explained(shared, self._inverse[metric], some)
+        out = {}
+        for metric, process in self.processes.items():
+            mean, explained = found[metric]
+            prior = sum(deviation**2 for deviation in process.deviations.values()) + process.noise**2
+            left = np.sqrt(np.maximum(prior - explained, process.noise**2))
+            out[metric] = Correction(
+                mean=mean.round(DECIMALS), deviation=left.round(DECIMALS), quantiles=process.quantiles
+            )
+        return out
+
+
+def _explained(shared: FloatArray, inverse: npt.NDArray[np.floating], wanted: Traits) -> FloatArray:
+    """(n,) variance that measured runs explain: s' inverse s of every row s of `shared`; most runs share nothing, and
+    are left out of the product."""
+    out = np.zeros(len(wanted))
+    kinds = np.array(["\n".join(kind) for kind in zip(*(wanted.names[name] for name in KINDS), strict=True)])
+    for kind in np.unique(kinds):
+        i = np.flatnonzero(kinds == kind)
+        j = np.flatnonzero(shared[i].any(axis=0))
+        part = shared[np.ix_(i, j)]
+        out[i] = np.einsum("ij,ij->i", part @ inverse[np.ix_(j, j)], part)
+    return out
+
+
+@cache
+def load_neighbours() -> Neighbours:
+    """The shipped runs."""
+    data = resources.files("trilemma.catalogue").joinpath("data")
+    rows = list(csv.DictReader(StringIO(data.joinpath("residuals.csv").read_text(encoding="utf-8"))))
+    terms = tomllib.loads(data.joinpath("neighbours.toml").read_text(encoding="utf-8"))
+
+    def column(name: str) -> FloatArray:
+        return np.array([float(r[name]) for r in rows])
+
+    return Neighbours(
+        Traits.of(rows),
+        log_ratios={m: column(f"{m}_log_ratio") for m in METRICS},
+        noises={m: column(f"{m}_noise") for m in METRICS},
+        processes={
+            m: Process(
+                deviations=terms[m]["deviations"], noise=terms[m]["noise"], quantiles=tuple(terms[m]["quantiles"])
+            )
+            for m in METRICS
+        },
+    )
