@@ -1,13 +1,25 @@
 """What is tried, and why the rest is not."""
 
+from math import exp
+
 import pytest
 
 from tests.planner.questions import BATCH, question
 from trilemma.api.question import ask
+from trilemma.catalogue.figure import Source
+from trilemma.catalogue.quality import quality_of
+from trilemma.deployment.weights import total_params
 from trilemma.errors import InputError
+from trilemma.latency.constants import efficiency_of
+from trilemma.latency.mixers import Typical
+from trilemma.latency.step import StepModel
+from trilemma.metrics.limits import Metric
 from trilemma.planner.answer import Rejection, describe
-from trilemma.planner.candidates import Candidate, deployments, knob_choices, screen
+from trilemma.planner.bench import Bench
+from trilemma.planner.candidates import USUAL_CLIENTS, Candidate, deployments, knob_choices, screen
 from trilemma.planner.plan import plan
+from trilemma.sim.interval import DOUBT
+from trilemma.sim.neighbours import Traits, load_neighbours, traits_of
 
 OPEN = {"space.max_num_batched_tokens": None, "space.max_num_seqs": None}
 DEFAULT = OPEN | {"space.precisions": None, "space.tensor_parallel": None, "space.offers": None, "space.engines": None}
@@ -97,3 +109,74 @@ def test_candidates_carry_the_memory_they_were_judged_by():
         assert candidate.memory.fits
         assert candidate.memory.kv_capacity_tokens >= deployment.knobs.max_model_len
         assert candidate.deployment.replicas == 1
+
+
+def candidates(*changes):
+    asked = question(*changes)
+    return asked, [found for d in deployments(asked) if isinstance(found := screen(d, asked), Candidate)]
+
+
+def test_candidates_are_stretched_by_what_measured_runs_of_their_like_say():
+    """The mean of measured over simulated TPOT, at the workload's mean lengths, as attention is affine around."""
+    asked, found = candidates()
+    requests = asked.workload.requests
+    prompt, output = float(requests.prompt_tokens.mean()), float(requests.output_tokens.mean())
+    assert found
+    for candidate in found:
+        d = candidate.deployment
+        traits = Traits.of([traits_of(d, isl=prompt, osl=output, concurrency=USUAL_CLIENTS)])
+        means = {metric: c.of(0).mean for metric, c in load_neighbours().correct(traits).items()}
+        assert candidate.errors.keys() == means.keys() == {"tpot", "ttft"}
+        assert candidate.steps.stretch == pytest.approx(exp(means["tpot"]))
+        for metric, error in candidate.errors.items():
+            assert error.mean == pytest.approx(means[metric])
+        typical = Typical(prompt_tokens=prompt, context_tokens=prompt + output / 2)
+        plain = StepModel(d, efficiency_of(d), typical)
+        step = {"prefill_tokens": 500, "pair_sum": 500 * 501, "decodes": 8, "context_sum": 8000, "sampling": 9}
+        expected_s = candidate.steps.stretch * plain.terms(**step).total_s
+        assert candidate.steps.terms(**step).total_s == pytest.approx(expected_s)
+
+
+def test_candidates_that_are_less_well_known_are_doubted_more():
+    """Carried-over kernels add their doubt to that of runs unlike any, and limits are met with more to spare."""
+    one = {"space.precisions": ["bf16"], "space.tensor_parallel": [1]}
+    for name, source in (("h100_sxm", Source.FITTED), ("l4", Source.DERIVED)):
+        asked, (candidate,) = candidates(one, {"space.accelerators": [name]})
+        requests = asked.workload.requests
+        load = {"isl": requests.prompt_tokens.mean(), "osl": requests.output_tokens.mean()}
+        traits = Traits.of([traits_of(candidate.deployment, **load, concurrency=USUAL_CLIENTS)])
+        said = load_neighbours().correct(traits)
+        assert candidate.steps.source is source
+        for metric, error in candidate.errors.items():
+            expected = said[metric].of(0).deviation ** 2 + DOUBT.get(source, 0.0) ** 2
+            assert error.deviation**2 == pytest.approx(expected)
+        margins = Bench(candidate, asked).margins
+        assert margins[Metric.TTFT] == candidate.errors["ttft"].margin(asked.confidence)
+        assert margins[Metric.TPOT] == candidate.errors["tpot"].margin(asked.confidence)
+        assert all(margin >= 1 for margin in margins.values())
+
+
+def test_a_bound_on_accuracy_lets_pass_what_published_scores_do():
+    """The model's own precision and BF16 lose nothing; what nobody scored is out."""
+    every = {"space.precisions": ["bf16", "fp8", "int4"], "space.accelerators": ["h100_sxm"]}
+
+    def kept(bound):
+        asked, found = candidates(every, {"space.max_accuracy_loss_pct": bound})
+        return {c.deployment.precision.name for c in found}
+
+    params = total_params(question().model)
+    loss = {name: quality_of(name, params).loss_pct for name in ("fp8", "int4")}
+    assert kept(None) == kept(100) == {"bf16", "fp8", "int4"}
+    for bound in (0, 0.01, 0.5, 1, 2, 5):
+        assert kept(bound) == {"bf16"} | {name for name, lost in loss.items() if lost <= bound}
+    out = reasons(every, {"space.max_accuracy_loss_pct": 0.01})
+    assert all("in" in text and "max_accuracy_loss_pct is 0.01" in text for _, text in out.values())
+    assert {stage for stage, _ in out.values()} == {"support"}
+
+
+def test_a_bound_on_accuracy_leaves_out_what_nobody_scored():
+    asked = question()
+    assert quality_of("mxfp4", total_params(asked.model)) is None
+    out = reasons({"space.precisions": ["mxfp4"], "space.max_accuracy_loss_pct": 50})
+    assert out
+    assert all("no score of mxfp4 is published" in text for _, text in out.values())

@@ -29,7 +29,6 @@ FloatArray = npt.NDArray[np.float64]
 METRICS = ("tpot", "ttft")
 ENGINE = "engine"
 KINDS = (ENGINE, "model", "system", "precision")
-ROWS_AT_ONCE = 128  # so that matrices against all runs stay small
 DECIMALS = 9  # what stays the same whatever other rows are asked about: products of matrices differ in their last bits
 NORMAL_QUANTILES = (-1.2816, 1.2816)  # 10% and 90% of the normal distribution
 NAMES = ("engine", "model", "system", "precision", "speculative", "engine_version")
@@ -215,13 +214,15 @@ class Neighbours:
         """Corrections of `wanted` runs, by metric."""
         found = {metric: (np.zeros(len(wanted)), np.zeros(len(wanted))) for metric in self.processes}
         deviations = [process.deviations for process in self.processes.values()]
-        for start in range(0, len(wanted), ROWS_AT_ONCE):
-            index = np.arange(start, min(start + ROWS_AT_ONCE, len(wanted)))
+        for index in _kinds(wanted):
             some = wanted.only(index)
             for metric, shared in zip(found, covariances(some, self.runs, deviations), strict=True):
                 mean, explained = found[metric]
-                mean[index] = shared @ self._pull[metric]
-                explained[index] = _explained(shared, self._inverse[metric], some)
+                near = np.flatnonzero(shared.any(axis=0))  # most runs share nothing
+                part = shared[:, near]
+                mean[index] = part @ self._pull[metric][near]
+                inverse = self._inverse[metric][np.ix_(near, near)]
+                explained[index] = np.einsum("ij,ij->i", part @ inverse, part)
         out = {}
         for metric, process in self.processes.items():
             mean, explained = found[metric]
@@ -233,17 +234,11 @@ class Neighbours:
         return out
 
 
-def _explained(shared: FloatArray, inverse: npt.NDArray[np.floating], wanted: Traits) -> FloatArray:
-    """(n,) variance that measured runs explain: s' inverse s of every row s of `shared`; most runs share nothing, and
-    are left out of the product."""
-    out = np.zeros(len(wanted))
+def _kinds(wanted: Traits) -> list[npt.NDArray[np.intp]]:
+    """Where the runs of each kind are, which share with much the same measured runs."""
     kinds = np.array(["\n".join(kind) for kind in zip(*(wanted.names[name] for name in KINDS), strict=True)])
-    for kind in np.unique(kinds):
-        i = np.flatnonzero(kinds == kind)
-        j = np.flatnonzero(shared[i].any(axis=0))
-        part = shared[np.ix_(i, j)]
-        out[i] = np.einsum("ij,ij->i", part @ inverse[np.ix_(j, j)], part)
-    return out
+    order = np.argsort(kinds, kind="stable")
+    return np.split(order, np.flatnonzero(kinds[order][1:] != kinds[order][:-1]) + 1) if order.size else []
 
 
 @cache

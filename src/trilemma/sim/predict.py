@@ -146,6 +146,7 @@ class Player:
         self._steps: dict[Hashable, StepModel] = {}
         self._blocks: dict[Hashable, int | str] = {}
         self._played: dict[Hashable, Played] = {}
+        self._held: list[Configuration] = []  # so that what is known by its id stays what it is
 
     def prepare(self, c: Configuration) -> tuple[StepModel, EngineLimits]:
         """The latency model and the scheduler of a configuration, output lengths forced as benchmarks do;
@@ -156,6 +157,7 @@ class Player:
             raise UnsupportedError(f"{c.model.name} has no multi-token prediction layers in the catalogue")
         if not c.engine.runs_on(c.accelerator):
             raise UnsupportedError(f"{c.engine.title} does not run on {c.accelerator.vendor}")
+        self._held.append(c)
         deployment = deployment_of(c)
         shape = (id(c.model), id(c.accelerator), c.engine.name, c.precision.name, deployment.parallelism)
         key = (*shape, deployment.knobs, deployment.kv_bytes_per_element, deployment.speculative_mtp)
