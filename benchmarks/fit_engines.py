@@ -26,8 +26,9 @@ DATA = Path(__file__).parents[1] / "src" / "trilemma" / "catalogue" / "data"
 # constant -> (prior, width of the prior in the logarithm). Few models are measured, and what fits some misleads on
 # others: a constant has room only where runs of models left out are predicted better for it.
 PRIORS = {
-    "step_s": (8e-4, 0.1),
-    "layer_s": (1.5e-5, 0.1),
+    "step_s": (2e-4, 0.1),
+    "layer_s": (1.2e-5, 0.1),
+    "moe_layer_s": (1e-5, 0.1),
     "prefill_layer_s": (2e-5, 0.1),
     "sequence_s": (1.5e-5, 0.1),
     "request_s": (2e-2, 0.2),

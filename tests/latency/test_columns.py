@@ -55,6 +55,7 @@ def columns_of(**changes) -> Columns:
         draft_s=np.zeros_like(SEQUENCES),
         decoding=Decoding(fixed_s=rising(30_000, 2_000, SEQUENCES), context_s=700 * PS, capped_s={128: 40 * PS}),
         layers=10,
+        moe_layers=7,
         drafts=0,
         four_bit_experts=False,
     )
@@ -81,6 +82,7 @@ def columns(draw, **changes):
             capped_s={cap: ps * PS for cap, ps in sorted(caps.items())},
         ),
         "layers": draw(st.integers(1, 100)),
+        "moe_layers": draw(st.integers(1, 100)),
         "drafts": draw(st.integers(0, 3)),
         "four_bit_experts": draw(st.booleans()),
     }
@@ -127,7 +129,7 @@ def step_s(c, engine, shape):
             "elementwise": engine.elementwise_passes,
         }
         kernels_s = sum(scale * at(n, TOKENS, c.by_tokens[name]) for name, scale in scales.items())
-        return kernels_s + engine.step_s + c.layers * engine.layer_s
+        return kernels_s + engine.step_s + c.layers * engine.layer_s + c.moe_layers * engine.moe_layer_s
 
     p, n, k = shape["prefill_tokens"], shape["decodes"], shape["sampling"]
     total_s = tokens_s(p + n)

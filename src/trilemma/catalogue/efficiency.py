@@ -20,17 +20,18 @@ FILE = "efficiency.toml"
 class EngineEfficiency:
     """What an engine adds to its kernels, fitted on measured runs.
 
-    `step_s` per step, `layer_s` per layer and step, `prefill_layer_s` more per layer of a step with prefill tokens (no
-    CUDA graph), `sequence_s` per sampled sequence, `request_s` per request before it reaches the scheduler. The scales
-    multiply kernel terms: `gemm`, `expert` (`expert_4bit` where 4-bit weights meet wider activations), `attention` of
-    decodes, `prefill_attention`, `collective`; `prefill` and `expert_prefill` further stretch what GEMMs and experts
-    take beyond one token's time in steps with prefill tokens. `elementwise_passes` counts how often a token's hidden
-    vector crosses HBM per layer outside GEMMs and attention. `mtp_tokens` is the mean number of tokens a sequence gains
-    per step with multi-token prediction.
+    `step_s` per step, `layer_s` per layer and step, `moe_layer_s` more per layer with experts, `prefill_layer_s` more
+    per layer of a step with prefill tokens (no CUDA graph), `sequence_s` per sampled sequence, `request_s` per request
+    before it reaches the scheduler. The scales multiply kernel terms: `gemm`, `expert` (`expert_4bit` where 4-bit
+    weights meet wider activations), `attention` of decodes, `prefill_attention`, `collective`; `prefill` and
+    `expert_prefill` further stretch what GEMMs and experts take beyond one token's time in steps with prefill tokens.
+    `elementwise_passes` counts how often a token's hidden vector crosses HBM per layer outside GEMMs and attention.
+    `mtp_tokens` is the mean number of tokens a sequence gains per step with multi-token prediction.
     """
 
     step_s: float
     layer_s: float
+    moe_layer_s: float
     prefill_layer_s: float
     sequence_s: float
     request_s: float

@@ -45,6 +45,7 @@ class Columns:
     draft_s: FloatArray
     decoding: Decoding
     layers: int
+    moe_layers: int
     drafts: int
     four_bit_experts: bool
 
@@ -72,6 +73,12 @@ class Parts:
     pair_s: float
 
 
+def host_s(c: Columns, engine: EngineEfficiency) -> float:
+    """What every step takes beside its kernels: scheduling, and in every layer the small kernels that no table has
+    (norms, rotary embedding, cache writes; routing, in layers with experts)."""
+    return engine.step_s + engine.layer_s * c.layers + engine.moe_layer_s * c.moe_layers
+
+
 def token_terms(c: Columns, engine: EngineEfficiency) -> dict[str, FloatArray]:
     """The terms that depend on a step's tokens alone, by name, on the grid of tokens."""
     expert = engine.expert_4bit if c.four_bit_experts else engine.expert
@@ -80,7 +87,7 @@ def token_terms(c: Columns, engine: EngineEfficiency) -> dict[str, FloatArray]:
         "experts": expert * c.by_tokens["experts"],
         "collectives": engine.collective * c.by_tokens["collectives"],
         "elementwise": engine.elementwise_passes * c.by_tokens["elementwise"],
-        "host": np.full_like(c.tokens, engine.step_s + engine.layer_s * c.layers),
+        "host": np.full_like(c.tokens, host_s(c, engine)),
     }
 
 

@@ -18,7 +18,7 @@ from trilemma.catalogue.figure import Source, weakest
 from trilemma.catalogue.precision import Role
 from trilemma.deployment.spec import Deployment
 from trilemma.deployment.weights import matrices
-from trilemma.latency.columns import Columns, grid_to, tabulate
+from trilemma.latency.columns import Columns, grid_to, host_s, tabulate
 from trilemma.latency.formats import compute_format, kernel_form
 from trilemma.latency.forward import elementwise, exchanges, expert_layers, experts, gather, gemms
 from trilemma.latency.kernels import Kernels
@@ -136,6 +136,7 @@ class StepModel:
             draft_s=draft_s,
             decoding=Decoding(fixed_s=np.zeros_like(sequences), context_s=0.0),
             layers=d.model.layers,
+            moe_layers=sum(e.layers for e in expert_layers(d, mtp=False)),
             drafts=drafts,
             four_bit_experts=kernel_form(d.precision, Role.EXPERT, d.model, d.accelerator).startswith(("w4", "mxfp4")),
         )
@@ -184,11 +185,13 @@ class StepModel:
         """
         engine, columns = self.efficiency.engine, self.columns
         tokens = np.array([float(prefill_tokens + decodes)])
-        costs = scaled_terms(self.by_tokens(tokens), engine, layers=columns.layers, four_bit=columns.four_bit_experts)
+        costs = scaled_terms(
+            self.by_tokens(tokens), engine, host=host_s(columns, engine), four_bit=columns.four_bit_experts
+        )
         if prefill_tokens:
             p = np.array([float(prefill_tokens)])
-            one = scaled_terms(self.by_tokens(np.array([1.0])), engine, layers=0, four_bit=columns.four_bit_experts)
-            whole = scaled_terms(self.by_tokens(p), engine, layers=0, four_bit=columns.four_bit_experts)
+            one = scaled_terms(self.by_tokens(np.array([1.0])), engine, four_bit=columns.four_bit_experts)
+            whole = scaled_terms(self.by_tokens(p), engine, four_bit=columns.four_bit_experts)
             stretches = {"GEMMs": engine.prefill - 1, "experts": engine.expert_prefill - 1}
             stretch_s = sum(by * (whole[name].seconds - one[name].seconds) for name, by in stretches.items())
             gaps_s = np.full(1, engine.prefill_layer_s * columns.layers)
@@ -222,7 +225,7 @@ class StepModel:
                     sum(
                         cost.seconds
                         for cost in scaled_terms(
-                            self.by_tokens(count), engine, layers=0, four_bit=columns.four_bit_experts
+                            self.by_tokens(count), engine, four_bit=columns.four_bit_experts
                         ).values()
                     )
                     for count in (n, n * (1 + columns.drafts))
@@ -242,14 +245,14 @@ def overhead(seconds: FloatArray) -> Cost:
 
 
 def scaled_terms(
-    costs: Mapping[str, Cost], engine: EngineEfficiency, *, layers: int, four_bit: bool
+    costs: Mapping[str, Cost], engine: EngineEfficiency, *, four_bit: bool, host: float = 0.0
 ) -> dict[str, Cost]:
-    """Kernel terms under an engine's constants, as latency.columns.token_terms has them on a grid."""
+    """Kernel terms under an engine's constants, and `host` seconds: latency.columns.token_terms, not on its grid."""
     n = costs["GEMMs"].seconds.size
     return {
         "GEMMs": costs["GEMMs"].scaled(engine.gemm),
         "experts": costs["experts"].scaled(engine.expert_4bit if four_bit else engine.expert),
         "collectives": costs["collectives"].scaled(engine.collective),
         "elementwise": costs["elementwise"].scaled(engine.elementwise_passes),
-        "host": overhead(np.full(n, (engine.step_s + engine.layer_s * layers) if layers else 0.0)),
+        "host": overhead(np.full(n, host)),
     }

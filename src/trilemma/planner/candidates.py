@@ -23,6 +23,7 @@ from trilemma.sim.neighbours import Traits, load_neighbours, traits_of
 
 SMALLER_BUDGETS = (2048, 512)
 LARGEST_BUDGET = 16_384
+BF16_KV_BYTES = 2.0  # per element
 USUAL_CLIENTS = 64  # at once on one replica: the load whose measured runs a candidate is compared with
 
 
@@ -106,18 +107,20 @@ def unsupported(deployment: Deployment, question: Question) -> Iterator[str]:
 
 
 def too_lossy(deployment: Deployment, bound_pct: float) -> Iterator[str]:
-    """Why published scores do not let the precision pass; the checkpoint's own precision and BF16 lose nothing."""
-    name = deployment.precision.name
-    if name in {deployment.model.precision, "bf16"}:
-        return
-    found = quality_of(name, total_params(deployment.model))
-    if found is None:
-        yield f"max_accuracy_loss_pct is {bound_pct:g} and no score of {name} is published for models of this size"
-    elif found.loss_pct > bound_pct:
-        yield (
-            f"{name} loses {found.loss_pct:.1f}% in {found.count} published scores of models of this size "
-            f"({found.reference}), max_accuracy_loss_pct is {bound_pct:g}"
-        )
+    """Why published scores do not let the precision of weights or KV cache pass; the checkpoint's own weights, BF16
+    weights and a BF16 cache lose nothing."""
+    names = [] if deployment.precision.name in {deployment.model.precision, "bf16"} else [deployment.precision.name]
+    if deployment.kv_bytes_per_element < BF16_KV_BYTES:
+        names.append("fp8_kv")
+    for name in names:
+        found = quality_of(name, total_params(deployment.model))
+        if found is None:
+            yield f"max_accuracy_loss_pct is {bound_pct:g} and no score of {name} is published for models of this size"
+        elif found.loss_pct > bound_pct:
+            yield (
+                f"{name} loses {found.loss_pct:.1f}% in {found.count} published scores of models of this size "
+                f"({found.reference}), max_accuracy_loss_pct is {bound_pct:g}"
+            )
 
 
 def screen(deployment: Deployment, question: Question) -> Candidate | Rejection:
