@@ -153,6 +153,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--page", type=Path)
     asked = parser.parse_args()
+    if not asked.runs.is_file():
+        parser.error(f"{asked.runs}: expected a CSV file of measured runs, found none")
     runs, splits, choices = evaluate(asked.runs)
     result = {split: score(rows) for split, rows in splits.items()}
     for split, scores in result.items():

@@ -173,6 +173,8 @@ def main() -> None:
     parser.add_argument("--search", type=int, default=0, metavar="ROUNDS")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
+    if not asked.runs.is_file():
+        parser.error(f"{asked.runs}: expected a CSV file of measured runs, found none")
     runs = [r for r in read(asked.runs) if r.columns is not None]
     processes = load_processes()
     problem = solve(runs, processes)

@@ -12,10 +12,9 @@ from trilemma.catalogue.catalogue import load_catalogue
 from trilemma.catalogue.efficiency import EngineEfficiency
 from trilemma.errors import TrilemmaError
 from trilemma.latency.columns import Columns, tabulate
-from trilemma.sim.benchmark import closed_loop
 from trilemma.sim.engine import EngineLimits
-from trilemma.sim.neighbours import Traits
-from trilemma.sim.predict import Configuration, Player
+from trilemma.sim.neighbours import Traits, traits_of
+from trilemma.sim.predict import Configuration, Player, benchmark, deployment_of
 
 ENGINES = ("vllm", "trtllm", "sglang")
 CONSTANTS = tuple(f.name for f in fields(EngineEfficiency))
@@ -71,22 +70,11 @@ def simulate(runs: Sequence[Measured], constants: Mapping[str, EngineEfficiency]
     for i, run in enumerate(runs):
         if run.columns is None:
             continue
-        c = run.configuration
-        engine = constants[c.engine.name]
+        engine = constants[run.configuration.engine.name]
         key = (id(run.columns), run.budget, run.seats)
         if key not in tables:
             tables[key] = tabulate(run.columns, engine, max_num_batched_tokens=run.budget, max_num_seqs=run.seats)
-        result = closed_loop(
-            tables[key],
-            run.limits,
-            engine,
-            isl=c.isl,
-            osl=c.osl,
-            concurrency=c.concurrency,
-            ratio_low=c.ratio_low,
-            ranks=c.dp,
-            tokens_per_step=engine.mtp_tokens if c.speculative_mtp else 1.0,
-        )
+        result = benchmark(run.configuration, tables[key], run.limits, engine)
         if result.run.timings.finished.any():
             out[i] = np.log(result.tpot_s), np.log(result.ttft_s)
     return out
@@ -117,19 +105,6 @@ def traits(runs: Sequence[Measured]) -> Traits:
     rows = []
     for run in runs:
         c = run.configuration
-        parallelism = {"tp": c.tp * c.pp, "dp": c.dp, "ep": c.ep}
-        rows.append(
-            {
-                "engine": c.engine.name,
-                "model": c.model.name,
-                "system": c.accelerator.name,
-                "precision": c.precision.name,
-                "speculative": "mtp" if c.speculative_mtp else "",
-                "engine_version": c.engine_version or "",
-                **parallelism,
-                "isl": c.isl,
-                "osl": c.osl,
-                "concurrency": c.concurrency,
-            }
-        )
+        load = {"isl": c.isl, "osl": c.osl, "concurrency": c.concurrency}
+        rows.append(traits_of(deployment_of(c), **load, engine_version=c.engine_version or ""))
     return Traits.of(rows)

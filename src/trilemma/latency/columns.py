@@ -79,25 +79,33 @@ def host_s(c: Columns, engine: EngineEfficiency) -> float:
     return engine.step_s + engine.layer_s * c.layers + engine.moe_layer_s * c.moe_layers
 
 
-def token_terms(c: Columns, engine: EngineEfficiency) -> dict[str, FloatArray]:
-    """The terms that depend on a step's tokens alone, by name, on the grid of tokens."""
-    expert = engine.expert_4bit if c.four_bit_experts else engine.expert
+def factors(c: Columns, engine: EngineEfficiency) -> dict[str, float]:
+    """By what an engine multiplies each of `by_tokens`."""
     return {
-        "GEMMs": engine.gemm * c.by_tokens["GEMMs"],
-        "experts": expert * c.by_tokens["experts"],
-        "collectives": engine.collective * c.by_tokens["collectives"],
-        "elementwise": engine.elementwise_passes * c.by_tokens["elementwise"],
-        "host": np.full_like(c.tokens, host_s(c, engine)),
+        "GEMMs": engine.gemm,
+        "experts": engine.expert_4bit if c.four_bit_experts else engine.expert,
+        "collectives": engine.collective,
+        "elementwise": engine.elementwise_passes,
     }
 
 
+def stretched_s(terms: Mapping[str, FloatArray], one: Mapping[str, FloatArray], engine: EngineEfficiency) -> FloatArray:
+    """How much longer than kernels alone GEMMs and experts run among prefill tokens (no CUDA graph, activations that
+    leave the cache): `terms` at the prefill tokens, `one` at a single token."""
+    gemm_s: FloatArray = (engine.prefill - 1) * (terms["GEMMs"] - one["GEMMs"])
+    return gemm_s + (engine.expert_prefill - 1) * (terms["experts"] - one["experts"])
+
+
+def token_terms(c: Columns, engine: EngineEfficiency) -> dict[str, FloatArray]:
+    """The terms that depend on a step's tokens alone, by name, on the grid of tokens."""
+    kernels = {name: factor * c.by_tokens[name] for name, factor in factors(c, engine).items()}
+    return kernels | {"host": np.full_like(c.tokens, host_s(c, engine))}
+
+
 def prefill_terms(c: Columns, engine: EngineEfficiency, terms: Mapping[str, FloatArray]) -> FloatArray:
-    """What a step with prefill tokens takes beyond `terms`: attention, and how much longer the rest of it runs than
-    kernels alone (no CUDA graph, activations that leave the cache)."""
-    gemm_s, expert_s = terms["GEMMs"], terms["experts"]
-    stretched = (engine.prefill - 1) * (gemm_s - gemm_s[0]) + (engine.expert_prefill - 1) * (expert_s - expert_s[0])
-    attention: FloatArray = engine.prefill_attention * c.prefilling.fixed_s
-    total: FloatArray = attention + stretched + engine.prefill_layer_s * c.layers
+    """What a step with prefill tokens takes beyond `terms`: attention, and the rest running longer than its kernels."""
+    stretch_s = stretched_s(terms, {name: seconds[:1] for name, seconds in terms.items()}, engine)
+    total: FloatArray = engine.prefill_attention * c.prefilling.fixed_s + stretch_s + engine.prefill_layer_s * c.layers
     return total
 
 

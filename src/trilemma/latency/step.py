@@ -13,15 +13,16 @@ from functools import cached_property
 
 import numpy as np
 
-from trilemma.catalogue.efficiency import Efficiency, EngineEfficiency
+from trilemma.catalogue.efficiency import Efficiency
 from trilemma.catalogue.figure import Source, weakest
 from trilemma.catalogue.precision import Role
 from trilemma.deployment.spec import Deployment
 from trilemma.deployment.weights import matrices
-from trilemma.latency.columns import Columns, grid_to, host_s, tabulate
+from trilemma.latency.columns import Columns, factors, grid_to, host_s, stretched_s, tabulate
 from trilemma.latency.formats import compute_format, kernel_form
 from trilemma.latency.forward import elementwise, exchanges, expert_layers, experts, gather, gemms
 from trilemma.latency.kernels import Kernels
+from trilemma.latency.links import crosses_domains
 from trilemma.latency.mixers import Decoding, Mixers, Prefilling, Typical
 from trilemma.latency.operations import Cost, FloatArray
 from trilemma.latency.table import StepTable
@@ -56,8 +57,8 @@ class StepModel:
 
     `typical` says around which lengths attention is made affine; `stretch` multiplies every step's time (what measured
     runs of like deployments say, sim.neighbours). `like` is a step model that differs in its lengths alone, whose other
-    terms are taken over. Raises UnsupportedError for what it cannot price: a
-    number format the accelerator cannot multiply in even after falling back.
+    terms are taken over. Raises UnsupportedError for what it cannot price: a number format the accelerator cannot
+    multiply in even after falling back.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class StepModel:
     @property
     def crosses_domains(self) -> bool:
         """Whether a collective leaves the fast links of one domain."""
-        return self.parallelism.stage_gpus > self.accelerator.link_domain_gpus
+        return crosses_domains(self.parallelism.stage_gpus, self.accelerator)
 
     @property
     def source(self) -> Source:
@@ -184,16 +185,20 @@ class StepModel:
         table's step, up to its interpolation.
         """
         engine, columns = self.efficiency.engine, self.columns
-        tokens = np.array([float(prefill_tokens + decodes)])
-        costs = scaled_terms(
-            self.by_tokens(tokens), engine, host=host_s(columns, engine), four_bit=columns.four_bit_experts
-        )
+        multiplied = factors(columns, engine)
+
+        def kernels(count: float) -> dict[str, Cost]:
+            costs = self.by_tokens(np.array([float(count)]))
+            return {name: cost.scaled(multiplied[name]) for name, cost in costs.items()}
+
+        costs = kernels(prefill_tokens + decodes)
+        costs["host"] = overhead(np.array([host_s(columns, engine)]))
         if prefill_tokens:
             p = np.array([float(prefill_tokens)])
-            one = scaled_terms(self.by_tokens(np.array([1.0])), engine, four_bit=columns.four_bit_experts)
-            whole = scaled_terms(self.by_tokens(p), engine, four_bit=columns.four_bit_experts)
-            stretches = {"GEMMs": engine.prefill - 1, "experts": engine.expert_prefill - 1}
-            stretch_s = sum(by * (whole[name].seconds - one[name].seconds) for name, by in stretches.items())
+            whole, one = (
+                {name: cost.seconds for name, cost in kernels(count).items()} for count in (prefill_tokens, 1)
+            )
+            stretch_s = stretched_s(whole, one, engine)
             gaps_s = np.full(1, engine.prefill_layer_s * columns.layers)
             costs["prefill overhead"] = overhead(np.maximum(stretch_s, 0.0) + gaps_s)
             fixed_s = np.interp(p, columns.tokens, columns.prefilling.fixed_s)
@@ -222,13 +227,8 @@ class StepModel:
             if columns.drafts:
                 costs["draft layers"] = overhead(np.interp(n, columns.sequences, columns.draft_s))
                 alone, verified = (
-                    sum(
-                        cost.seconds
-                        for cost in scaled_terms(
-                            self.by_tokens(count), engine, four_bit=columns.four_bit_experts
-                        ).values()
-                    )
-                    for count in (n, n * (1 + columns.drafts))
+                    sum(cost.seconds for cost in kernels(count).values())
+                    for count in (decodes, decodes * (1 + columns.drafts))
                 )
                 costs["verification"] = overhead(np.maximum(verified - alone, 0.0))
         kept = {name: cost for name, cost in costs.items() if cost.seconds[0] > 0}
@@ -242,17 +242,3 @@ def overhead(seconds: FloatArray) -> Cost:
     """Time in which nothing of the accelerator is the limit."""
     zero = np.zeros_like(seconds)
     return Cost(seconds=seconds, memory_s=zero, compute_s=zero, link_s=zero, fixed_s=seconds)
-
-
-def scaled_terms(
-    costs: Mapping[str, Cost], engine: EngineEfficiency, *, four_bit: bool, host: float = 0.0
-) -> dict[str, Cost]:
-    """Kernel terms under an engine's constants, and `host` seconds: latency.columns.token_terms, not on its grid."""
-    n = costs["GEMMs"].seconds.size
-    return {
-        "GEMMs": costs["GEMMs"].scaled(engine.gemm),
-        "experts": costs["experts"].scaled(engine.expert_4bit if four_bit else engine.expert),
-        "collectives": costs["collectives"].scaled(engine.collective),
-        "elementwise": costs["elementwise"].scaled(engine.elementwise_passes),
-        "host": overhead(np.full(n, host)),
-    }

@@ -39,8 +39,6 @@ FACTORS: Mapping[str, tuple[str, ...]] = {
     "lengths": ("isl", "osl"),
     "load": ("concurrency",),
 }
-
-
 UNLIKE_ANY = "unlike any"  # a version that no measured run has
 
 

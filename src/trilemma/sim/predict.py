@@ -7,6 +7,7 @@ from math import exp, hypot
 import numpy as np
 
 from trilemma.catalogue.accelerator import Accelerator
+from trilemma.catalogue.efficiency import EngineEfficiency
 from trilemma.catalogue.engine import Engine
 from trilemma.catalogue.figure import Source
 from trilemma.catalogue.model import Model
@@ -17,7 +18,8 @@ from trilemma.errors import UnsupportedError
 from trilemma.latency.constants import efficiency_of
 from trilemma.latency.mixers import Typical
 from trilemma.latency.step import StepModel, StepTerms
-from trilemma.sim.benchmark import closed_loop, uniform_lengths
+from trilemma.latency.table import StepTable
+from trilemma.sim.benchmark import BenchmarkResult, closed_loop, uniform_lengths
 from trilemma.sim.interval import Error, Estimate
 from trilemma.sim.limits import POLICIES, limits_of
 from trilemma.sim.neighbours import Traits, load_neighbours, traits_of
@@ -38,9 +40,9 @@ BF16_KV = (("vllm", "h100_sxm"),)
 class Configuration:
     """One configuration of one replica: parallelism, lengths uniform in [ratio_low x L, L], closed-loop clients.
 
-    `kv_bytes_per_element` None: what checkpoints of the precision ask for, under TensorRT-LLM what its published runs
-    of quantised checkpoints were configured with. Knobs None: the engine's defaults. `engine_version` decides which
-    measured runs are near; "" is what runs of unknown version have, None is like none of them.
+    `kv_bytes_per_element` None: what published runs of the precision were configured with (`deployment_of`). Knobs
+    None: the engine's defaults. `engine_version` decides which measured runs are near; "" is what runs of unknown
+    version have, None is like none of them.
     """
 
     model: Model
@@ -139,6 +141,24 @@ def typical_of(c: Configuration) -> Typical:
     return Typical(prompt_tokens=max(1.0, c.isl * middle), context_tokens=max(1.0, (c.isl + c.osl / 2) * middle))
 
 
+def benchmark(
+    c: Configuration, table: StepTable, limits: EngineLimits, engine: EngineEfficiency, *, seed: int = 0
+) -> BenchmarkResult:
+    """The configuration's clients on step times and a scheduler that are given."""
+    return closed_loop(
+        table,
+        limits,
+        engine,
+        isl=c.isl,
+        osl=c.osl,
+        concurrency=c.concurrency,
+        ratio_low=c.ratio_low,
+        ranks=c.dp,
+        tokens_per_step=engine.mtp_tokens if c.speculative_mtp else 1.0,
+        seed=seed,
+    )
+
+
 class Player:
     """Simulates configurations; step models are kept, so that rows that differ in load alone share one."""
 
@@ -159,26 +179,24 @@ class Player:
             raise UnsupportedError(f"{c.engine.title} does not run on {c.accelerator.vendor}")
         self._held.append(c)
         deployment = deployment_of(c)
-        shape = (id(c.model), id(c.accelerator), c.engine.name, c.precision.name, deployment.parallelism)
-        key = (*shape, deployment.knobs, deployment.kv_bytes_per_element, deployment.speculative_mtp)
-        if key not in self._blocks:
+        key = (
+            id(c.model), id(c.accelerator), c.engine.name, c.precision.name, deployment.parallelism,
+            deployment.kv_bytes_per_element, deployment.speculative_mtp,
+            replace(deployment.knobs, max_model_len=None),
+        )  # fmt: skip
+        by_length = (*key, deployment.knobs.max_model_len)
+        if by_length not in self._blocks:
             held = memory(deployment)
-            self._blocks[key] = held.usable_blocks if held.fits else why_not(deployment)
-        blocks = self._blocks[key]
+            self._blocks[by_length] = held.usable_blocks if held.fits else why_not(deployment)
+        blocks = self._blocks[by_length]
         if isinstance(blocks, str):
             raise UnsupportedError(f"does not fit: {blocks}")
-        return self._step_model(c, deployment), limits_of(deployment, blocks, ignore_eos=True)
-
-    def _step_model(self, c: Configuration, d: Deployment) -> StepModel:
-        anyhow = (
-            id(c.model), id(c.accelerator), c.engine.name, c.precision.name, d.parallelism, d.kv_bytes_per_element,
-            d.speculative_mtp, d.knobs.max_num_batched_tokens, d.knobs.max_num_seqs,
-        )  # fmt: skip
-        key = (*anyhow, c.isl, c.osl, c.ratio_low)
-        if key not in self._steps:
-            self._steps[key] = StepModel(d, efficiency_of(d), typical_of(c), like=self._steps.get(anyhow))
-            self._steps.setdefault(anyhow, self._steps[key])
-        return self._steps[key]
+        by_load = (*key, c.isl, c.osl, c.ratio_low)
+        if by_load not in self._steps:
+            like = self._steps.get(key)
+            self._steps[by_load] = StepModel(deployment, efficiency_of(deployment), typical_of(c), like=like)
+            self._steps.setdefault(key, self._steps[by_load])
+        return self._steps[by_load], limits_of(deployment, blocks, ignore_eos=True)
 
     def closed_loop(self, c: Configuration, *, seed: int = 0) -> Played:
         """`concurrency` clients, as published benchmarks have them; the same load on the same deployment is played
@@ -187,19 +205,7 @@ class Player:
         key = (id(steps), limits, c.concurrency, seed)
         if key in self._played:
             return replace(self._played[key], configuration=c)
-        engine = steps.efficiency.engine
-        result = closed_loop(
-            steps.table(),
-            limits,
-            engine,
-            isl=c.isl,
-            osl=c.osl,
-            concurrency=c.concurrency,
-            ratio_low=c.ratio_low,
-            ranks=c.dp,
-            tokens_per_step=engine.mtp_tokens if c.speculative_mtp else 1.0,
-            seed=seed,
-        )
+        result = benchmark(c, steps.table(), limits, steps.efficiency.engine, seed=seed)
         if not result.run.timings.finished.any():
             raise UnsupportedError("no request fits the KV cache")
         self._played[key] = Played(
