@@ -31,6 +31,16 @@ CONFIG = {
 }  # fmt: skip
 
 
+EUROS = """[[offers]]
+name = "h100_sxm/on-demand"
+price = 3.1
+currency = "EUR"
+source = "vendor"
+as_of = "2026-11-02"
+reference = "our quote 17"
+"""
+
+
 @pytest.fixture
 def say(capsys, monkeypatch, tmp_path):
     """Plans tmp_path/mine.yaml with the given files beside it; (exit code, stderr, what was written)."""
@@ -252,3 +262,16 @@ def test_a_trace_is_described_or_refused_alike(capsys, tmp_path):
     (tmp_path / "trace.csv").write_text(HEADER + ROWS + "2023-11-16 18:15:50.0,0,5\n")
     assert run(["workload", str(tmp_path / "trace.csv")]) == 2
     assert "trace.csv:32: expected at least 1 token in ContextTokens" in capsys.readouterr().err
+
+
+def test_a_grid_that_is_not_known(say):
+    scenario = SCENARIO + "economics: {grid_region: irland}\n"
+    refused(
+        say(scenario=scenario), "mine.yaml:14: economics.grid_region: expected the name of a grid region", "ireland"
+    )
+
+
+def test_a_price_in_a_currency_without_a_rate(say):
+    scenario = SCENARIO + "catalogue: [rows.toml]\n"
+    result = say(scenario=scenario, rows_toml=EUROS)
+    refused(result, "rows.toml: offers[0].currency: expected USD, or a currency whose", "economics.exchange_rates.EUR")

@@ -88,7 +88,54 @@ CASES = {
     ),
     "offer: NaN price": (offer(price="nan"), r"offers\[0\]\.price: .*found nan"),
     "offer: free": (offer(price="0.0"), r"offers\[0\]\.price: expected a number above 0"),
-    "offer: currency": (offer(more='currency = "EUR"'), r"offers\[0\]\.currency: expected USD, found 'EUR'.*convert"),
+    "offer: currency": (
+        offer(more='currency = "EUR"'),
+        r"mine\.toml: offers\[0\]\.currency: expected USD, or a currency whose rate.*found 'EUR'.*exchange_rates\.EUR",
+    ),
+    "offer: a currency in lower case": (
+        offer(more='currency = "eur"'),
+        r"offers\[0\]\.currency: expected a currency such as EUR, found 'eur'",
+    ),
+    "offer: missing price": (
+        offer().replace("price = 2.0\n", ""),
+        r"mine\.toml: offers\[0\]\.price: expected a number above 0, found nothing",
+    ),
+    "offer: no purchase unit": (
+        offer().replace("purchase_unit_gpus = 8\n", ""),
+        r"mine\.toml: offers\[0\]\.purchase_unit_gpus: expected .*found nothing",
+    ),
+    "offer: half a unit": (
+        offer().replace("purchase_unit_gpus = 8", "purchase_unit_gpus = 0.5"),
+        r"offers\[0\]\.purchase_unit_gpus: expected a whole number of at least 1",
+    ),
+    "offer: interruptions on demand": (
+        offer(more="interruptions_per_h = " + FIGURE.format(0.1, "guess", "2026", "r")),
+        r"offers\[0\]\.interruptions_per_h: expected nothing for a kind of on-demand",
+    ),
+    "offer: interruptions from nowhere": (
+        offer(kind="spot", more="interruptions_per_h = 0.1"),
+        r"offers\[0\]\.interruptions_per_h: expected a table of value, source.*found the number 0\.1",
+    ),
+    "offer: negative interruptions": (
+        offer(kind="spot", more="interruptions_per_h = " + FIGURE.format(-0.1, "guess", "2026", "r")),
+        r"offers\[0\]\.interruptions_per_h\.value: expected a number of at least 0, found -0\.1",
+    ),
+    "offer: negative start": (
+        offer(more="start_s = " + FIGURE.format(-1, "guess", "2026", "r")),
+        r"mine\.toml: offers\[0\]\.start_s\.value: expected a number of at least 0, found -1",
+    ),
+    "offer: start of what is owned": (
+        offer(kind="owned", more="start_s = " + FIGURE.format(60, "guess", "2026", "r")),
+        r"offers\[0\]\.start_s: expected nothing for a kind of owned",
+    ),
+    "offer: no time is charged": (
+        offer(more="billing_increment_h = 0"),
+        r"offers\[0\]\.billing_increment_h: expected a number above 0, found 0",
+    ),
+    "offer: billing of a term": (
+        offer(kind="reserved", more="term_months = 12\nbilling_increment_h = 1"),
+        r"offers\[0\]\.billing_increment_h: expected nothing for a kind of reserved",
+    ),
     "offer: kind": (offer(kind="rented"), r"offers\[0\]\.kind: expected one of owned, on-demand, reserved, spot"),
     "offer: unknown key": (offer(more="prize = 1"), r"offers\[0\]\.prize: expected a known key"),
     "offer: low above price": (offer(more="low = 3"), r"offers\[0\]\.price: expected low <= price <= high"),
@@ -150,6 +197,62 @@ CASES = {
         "[economics]\npue = " + FIGURE.format(0.9, "guess", "2026", "r"),
         r"economics\.pue: expected a ratio of at least 1",
     ),
+    "economics: residual above the price": (
+        "[economics]\nresidual_share = " + FIGURE.format(1.2, "guess", "2026", "r"),
+        r"mine\.toml: economics\.residual_share: expected a share from 0 to 1, found 1\.2",
+    ),
+    "economics: no horizon": (
+        "[economics]\nhorizon_months = " + FIGURE.format(0, "guess", "2026", "r"),
+        r"mine\.toml: economics\.horizon_months\.value: expected a number above 0, found 0",
+    ),
+    "economics: unknown grid": (
+        '[economics]\ngrid_region = "irland"',
+        r"mine\.toml: economics\.grid_region: expected the name of a grid region.*'irland' \(nearest: ireland",
+    ),
+    "economics: two grids": (
+        '[economics]\ngrid_region = "us"\ngrid_gco2_per_kwh = ' + FIGURE.format(1, "guess", "2026", "r"),
+        r"mine\.toml: economics\.grid_region: expected a region or grid_gco2_per_kwh, found both",
+    ),
+    "economics: negative carbon": (
+        "[economics]\ngrid_gco2_per_kwh = " + FIGURE.format(-1, "guess", "2026", "r"),
+        r"economics\.grid_gco2_per_kwh\.value: expected a number of at least 0, found -1",
+    ),
+    "economics: a rate of a bare number": (
+        "[economics]\nexchange_rates = { EUR = 1.08 }",
+        r"economics\.exchange_rates\.EUR: expected a table of value, source.*found the number 1\.08",
+    ),
+    "economics: a rate of zero": (
+        "[economics]\nexchange_rates = { EUR = " + FIGURE.format(0, "guess", "2026", "r") + " }",
+        r"economics\.exchange_rates\.EUR\.value: expected a number above 0, found 0",
+    ),
+    "economics: a rate of the dollar": (
+        "[economics]\nexchange_rates = { USD = " + FIGURE.format(1, "guess", "2026", "r") + " }",
+        r"economics\.exchange_rates\.USD: expected a currency such as EUR, other than USD, found 'USD'",
+    ),
+    "economics: rates that are none": (
+        "[economics]\nexchange_rates = 1.08",
+        r"mine\.toml: economics\.exchange_rates: expected a table, found 1\.08",
+    ),
+    "grid: no title": (
+        "[grid.x]\ngco2_per_kwh = " + FIGURE.format(1, "guess", "2026", "r"),
+        r"mine\.toml: grid\.x\.title: expected a text, found nothing",
+    ),
+    "grid: an alias twice": (
+        '[grid.x]\ntitle = "X"\naliases = ["usa"]\ngco2_per_kwh = ' + FIGURE.format(1, "guess", "2026", "r"),
+        r"mine\.toml: grid\.x: expected an alias no other grid region has, found 'usa'",
+    ),
+    "engine: effort of an unknown topology": (
+        "[engines.vllm.effort.galaxy]\nweeks = " + FIGURE.format(1, "guess", "2026", "r"),
+        r"mine\.toml: engines\.vllm\.effort\.galaxy: expected a known key",
+    ),
+    "engine: negative weeks": (
+        "[engines.vllm.effort.node]\nweeks = " + FIGURE.format(-1, "guess", "2026", "r"),
+        r"engines\.vllm\.effort\.node\.weeks\.value: expected a number of at least 0, found -1",
+    ),
+    "engine: effort that is none": (
+        "[engines.vllm]\neffort = 3",
+        r"mine\.toml: engines\.vllm\.effort: expected a table, found 3",
+    ),
     "economics: no life": (
         "[economics]\nmodel_life_months = " + FIGURE.format(0, "guess", "2026", "r"),
         r"model_life_months\.value: expected a number above 0",
@@ -157,6 +260,16 @@ CASES = {
     "api: missing output": (
         '[[api_prices]]\nmodel = "x"\ninput = 1\nsource = "vendor"\nas_of = "2026"\nreference = "r"',
         r"api_prices\[0\]\.output: .*found nothing",
+    ),
+    "api: negative cached": (
+        '[[api_prices]]\nmodel = "x"\ninput = 1\noutput = 1\ncached_input = -1\nsource = "vendor"\nas_of = "2026"\n'
+        'reference = "r"',
+        r"api_prices\[0\]\.cached_input: expected a number above 0, found -1",
+    ),
+    "api: currency": (
+        '[[api_prices]]\nmodel = "x"\ninput = 1\noutput = 1\nsource = "vendor"\nas_of = "2026"\nreference = "r"\n'
+        'currency = "CNY"',
+        r"mine\.toml: api_prices\[0\]\.currency: expected USD, or a currency whose rate.*found 'CNY'",
     ),
     "not TOML": ("[accelerators\n", r"mine\.toml: expected well-formed TOML, found .*line 1"),
 }

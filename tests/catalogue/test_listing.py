@@ -23,14 +23,23 @@ def test_every_table_lists_flat_rows_with_the_same_keys(table):
 
 @pytest.mark.parametrize(
     ("table", "details"),
-    [("offers", False), ("economics", False), ("accelerators", True), ("engines", True), ("api", False)],
+    [
+        ("offers", False),
+        ("offers", True),
+        ("economics", False),
+        ("grid", False),
+        ("accelerators", True),
+        ("engines", True),
+        ("api", False),
+    ],
 )
 def test_numbers_come_with_their_provenance(table, details):
     for row in catalogue_rows(CATALOGUE, table, details=details):
         assert row.keys() >= PROVENANCE
         assert all(row[key] for key in PROVENANCE)
         if "low" in row:
-            value = next(row[key] for key in ("value", "usd_per_gpu_h", "usd_per_unit") if row.get(key) is not None)
+            names = ("value", "usd_per_gpu_h", "usd_per_unit", "gco2_per_kwh")
+            value = next(row[key] for key in names if row.get(key) is not None)
             assert row["low"] <= value <= row["high"]
 
 
@@ -43,7 +52,7 @@ def test_offers_are_filtered_by_accelerator_and_kind():
 
 def test_an_accelerator_nobody_sells_says_so(tmp_path):
     rows = catalogue_rows(CATALOGUE, "offers", accelerator="gb300")
-    assert [row["kind"] for row in rows] == ["owned"]
+    assert [row["kind"] for row in rows if row["default"]] == ["owned"]
     assert {row["offers"] for row in catalogue_rows(CATALOGUE, "accelerators")} == {"yes"}
     source = CATALOGUE.accelerator("l4")
     quote = 'source = "guess", as_of = "2026", reference = "a test"'
@@ -64,6 +73,38 @@ def test_an_accelerator_nobody_sells_says_so(tmp_path):
     assert all(row.keys() == other.keys() for other in catalogue_rows(mine, "offers"))
     assert catalogue_rows(mine, "accelerators", contains="lab")[0]["offers"] == "no offer"
     assert catalogue_rows(mine, "offers", accelerator="lab", kind="spot") == []
+
+
+def test_what_nobody_published_is_no_number():
+    by_name = {row["offer"]: row for row in catalogue_rows(CATALOGUE, "offers")}
+    spot = by_name["h100_sxm/spot"]
+    assert spot["interruptions_per_h"] == CATALOGUE.offer("h100_sxm/spot").interruptions_per_h.value
+    assert by_name["b200_sxm/spot"]["interruptions_per_h"] is None
+    assert by_name["h100_sxm/owned"]["billing_increment_h"] is None
+
+
+def test_details_of_an_offer_say_where_its_interruptions_come_from():
+    rows = catalogue_rows(CATALOGUE, "offers", accelerator="h100", kind="spot", details=True)
+    numbers = {(row["offer"], row["number"]): row for row in rows}
+    assert numbers["h100_sxm/spot", "usd_per_gpu_h"]["value"] == 2
+    assert numbers["h100_sxm/spot", "interruptions_per_h"]["source"] == "guess"
+    assert numbers["h100_sxm/spot-hyperscaler", "interruptions_per_h"]["source"] == "derived"
+
+
+def test_grids_are_found_by_any_of_their_names():
+    (row,) = catalogue_rows(CATALOGUE, "grid", contains="virginia")
+    assert (row["region"], row["gco2_per_kwh"]) == ("us-east", 418)
+
+
+def test_the_economics_show_what_the_plan_will_use():
+    rows = {row["rate"]: row for row in catalogue_rows(CATALOGUE, "economics")}
+    assert rows["grid_gco2_per_kwh"]["value"] == CATALOGUE.grid["us"].gco2_per_kwh.value
+    assert rows["instance_start_s"]["value"] == 420
+
+
+def test_engines_say_how_long_each_topology_takes():
+    (row,) = catalogue_rows(CATALOGUE, "engines", contains="trtllm")
+    assert (row["weeks_single_gpu"], row["weeks_node"], row["weeks_multi_node"]) == (2, 4, 10)
 
 
 def test_a_substring_filters_in_any_case():

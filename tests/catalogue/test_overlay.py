@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trilemma.catalogue.catalogue import load_catalogue
+from trilemma.catalogue.engine import Topology
 from trilemma.catalogue.precision import Role
 from trilemma.catalogue.support import precision_on
 from trilemma.errors import InputError
@@ -51,7 +52,7 @@ def test_one_field_of_an_accelerator_changes_only_that(lay, name, key, value):
 @given(key=st.sampled_from(RATES), value=SMALL)
 def test_one_rate_changes_only_that(lay, key, value):
     mine = lay(f"[economics]\n{key} = {{ value = {value!r}, {QUOTE} }}")
-    assert changed(BASE.economics, mine.economics) == {key, "figures"}
+    assert changed(BASE.economics, mine.economics) <= {key, "figures"}
     assert getattr(mine.economics, key) == value
     assert mine.accelerators == BASE.accelerators
 
@@ -128,9 +129,94 @@ def test_an_offers_unit_can_change_alone(lay):
 
 
 def test_interruptions_of_a_spot_offer(lay):
-    mine = lay('[[offers]]\nname = "h100_sxm/spot"\ninterruptions_per_h = 0.02')
-    assert mine.offer("h100_sxm/spot").interruptions_per_h == 0.02
-    assert BASE.offer("h100_sxm/spot").interruptions_per_h is None
+    mine = lay(f'[[offers]]\nname = "h100_sxm/spot"\ninterruptions_per_h = {{ value = 0.02, high = 0.1, {QUOTE} }}')
+    assert changed(BASE.offer("h100_sxm/spot"), mine.offer("h100_sxm/spot")) == {"interruptions_per_h"}
+    rate = mine.offer("h100_sxm/spot").interruptions_per_h
+    assert (rate.low, rate.value, rate.high, rate.reference) == (0.02, 0.02, 0.1, "our quote 17")
+
+
+def test_starting_and_billing_of_a_rented_offer(lay):
+    mine = lay(
+        f'[[offers]]\nname = "h100_sxm/on-demand"\nstart_s = {{ value = 90, {QUOTE} }}\nbilling_increment_h = 1'
+    ).offer("h100_sxm/on-demand")
+    assert changed(BASE.offer("h100_sxm/on-demand"), mine) == {"start_s", "billing_increment_h"}
+    assert (mine.start_s.value, mine.billing_increment_h) == (90, 1)
+
+
+def test_the_work_on_one_topology_changes_alone(lay):
+    mine = lay(f"[engines.vllm.effort.node]\nweeks = {{ value = 7, {QUOTE} }}").engine("vllm").effort
+    before = BASE.engine("vllm").effort
+    assert mine[Topology.NODE].weeks.value == 7
+    assert mine[Topology.NODE].upkeep_scale == before[Topology.NODE].upkeep_scale
+    assert {topology for topology in before if mine[topology] != before[topology]} == {Topology.NODE}
+
+
+def test_a_grid_is_chosen_by_region_or_by_number(lay):
+    named = lay('[economics]\ngrid_region = "Quebec"').economics
+    assert named.figures["grid_gco2_per_kwh"] == BASE.grid["canada-quebec"].gco2_per_kwh
+    number = lay(f"[economics]\ngrid_gco2_per_kwh = {{ value = 12, {QUOTE} }}").economics
+    assert (number.grid_gco2_per_kwh, number.figures["grid_gco2_per_kwh"].reference) == (12, "our quote 17")
+    own = lay(
+        f'[grid.our-roof]\ntitle = "Our roof"\ngco2_per_kwh = {{ value = 0, {QUOTE} }}\n'
+        '[economics]\ngrid_region = "our-roof"'
+    )
+    assert own.economics.grid_gco2_per_kwh == 0
+
+
+RATE = f"exchange_rates = {{ EUR = {{ value = 1.08, {QUOTE} }} }}"
+EUROS = f'[[offers]]\nname = "h100_sxm/on-demand"\nprice = 3.1\nlow = 2.5\ncurrency = "EUR"\n{PRICE}'
+
+
+def test_a_foreign_price_becomes_dollars_and_says_so(lay):
+    mine = lay(f"{EUROS}[economics]\n{RATE}")
+    offer = mine.offer("h100_sxm/on-demand")
+    assert offer.price.value == pytest.approx(3.348)
+    assert (offer.price.low, offer.price.high) == (pytest.approx(2.7), pytest.approx(3.348))
+    assert offer.price.reference == "our quote 17; EUR 3.1 at 1.08"
+    assert offer.currency == "USD"
+    assert mine.economics.exchange_rates == {"EUR": 1.08}
+    assert mine.economics.figures["exchange_rates.EUR"].reference == "our quote 17"
+
+
+def test_a_rate_given_from_outside_goes_before_the_files(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{EUROS}[economics]\n{RATE}")
+    mine = load_catalogue([path], exchange_rates={"EUR": 1.2})
+    assert mine.offer("h100_sxm/on-demand").price.value == pytest.approx(3.72)
+    assert mine.economics.exchange_rates == {"EUR": 1.2}
+    assert "exchange_rates.EUR" not in mine.economics.figures
+
+
+def test_rates_of_several_files_add_up(tmp_path):
+    for number, code in ((1, "EUR"), (2, "JPY")):
+        rate = f"exchange_rates = {{ {code} = {{ value = {number}, {QUOTE} }} }}"
+        (tmp_path / f"{number}.toml").write_text(f"[economics]\n{rate}")
+    both = load_catalogue([tmp_path / "1.toml", tmp_path / "2.toml"])
+    assert both.economics.exchange_rates == {"EUR": 1, "JPY": 2}
+
+
+def test_every_token_price_is_converted(lay):
+    mine = lay(
+        f'[[api_prices]]\nmodel = "me/x"\ninput = 1\noutput = 2\ncached_input = 0.5\ncurrency = "EUR"\n{PRICE}'
+        f"[economics]\n{RATE}"
+    ).api_price("me/x")
+    values = [mine.input_usd_per_mtok, mine.output_usd_per_mtok, mine.cached_input_usd_per_mtok]
+    assert [price.value for price in values] == pytest.approx([1.08, 2.16, 0.54])
+    assert mine.output_usd_per_mtok.reference == "our quote 17; EUR 2 at 1.08"
+
+
+@settings(deadline=None, max_examples=20)
+@given(price=st.floats(0.01, 1e6), rate=st.floats(1e-4, 1e3))
+def test_conversion_scales_a_price_and_its_bounds_alike(lay, price, rate):
+    text = f'[[offers]]\nname = "l4/on-demand"\nprice = {price!r}\nlow = {price / 2!r}\nhigh = {2 * price!r}\n{PRICE}'
+    dollars = lay(text).offer("l4/on-demand").price
+    other = lay(
+        text.replace("price =", 'currency = "CHF"\nprice =', 1)
+        + f"[economics]\nexchange_rates = {{ CHF = {{ value = {rate!r}, {QUOTE} }} }}"
+    )
+    for part in ("value", "low", "high"):
+        converted = getattr(other.offer("l4/on-demand").price, part)
+        assert converted == pytest.approx(getattr(dollars, part) * rate)
 
 
 def test_an_engine_changes_in_one_field(lay):

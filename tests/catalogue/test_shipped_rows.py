@@ -4,6 +4,7 @@ import pytest
 
 from trilemma.catalogue.catalogue import load_catalogue
 from trilemma.catalogue.dates import day_of
+from trilemma.catalogue.engine import Topology
 from trilemma.catalogue.figure import Source
 from trilemma.catalogue.offer import OfferKind
 from trilemma.catalogue.precision import Role
@@ -21,10 +22,14 @@ def all_figures():
         yield from ((f"{row.name}.{key}", figure) for key, figure in row.figures.items())
     for engine in CATALOGUE.engines.values():
         yield from ((f"{engine.name}.{key}", figure) for key, figure in engine.figures.items())
-        yield f"{engine.name}.tuning_weeks", engine.tuning_weeks
-        yield f"{engine.name}.tuning_weeks_multi_node", engine.tuning_weeks_multi_node
+        yield from ((f"{engine.name}.{topology}.weeks", work.weeks) for topology, work in engine.effort.items())
+        yield from ((f"{engine.name}.{topology}.upkeep", work.upkeep_scale) for topology, work in engine.effort.items())
+    yield from ((f"grid.{region.name}", region.gco2_per_kwh) for region in CATALOGUE.grid.values())
     yield from CATALOGUE.economics.figures.items()
-    yield from ((offer.name, offer.price) for offer in CATALOGUE.offers.values())
+    for offer in CATALOGUE.offers.values():
+        yield offer.name, offer.price
+        if offer.interruptions_per_h is not None:
+            yield f"{offer.name} interruptions", offer.interruptions_per_h
     for price in CATALOGUE.api_prices.values():
         yield f"{price.model} input", price.input_usd_per_mtok
         yield f"{price.model} output", price.output_usd_per_mtok
@@ -192,7 +197,74 @@ def test_api_prices():
     assert price.input_usd_per_mtok.value == 0.28
     assert price.output_usd_per_mtok.value == 0.42
     assert price.cached_input_usd_per_mtok.value == 0.028
-    assert CATALOGUE.api_price("openai/gpt-oss-120b").cached_input_usd_per_mtok is None
+    assert CATALOGUE.api_price("zai-org/GLM-5.3").cached_input_usd_per_mtok.value == 0.26
+    assert CATALOGUE.api_price("Llama-3.1-70B").cached_input_usd_per_mtok is None
+
+
+@pytest.mark.parametrize("price", CATALOGUE.api_prices.values(), ids=lambda price: price.model)
+def test_a_cached_token_costs_less_than_a_fresh_one(price):
+    if price.cached_input_usd_per_mtok is not None:
+        assert price.cached_input_usd_per_mtok.value <= price.input_usd_per_mtok.value / 2
+
+
+@pytest.mark.parametrize("engine", CATALOGUE.engines.values(), ids=lambda engine: engine.name)
+def test_work_grows_with_the_topology_and_a_node_is_its_unit(engine):
+    assert list(engine.effort) == list(Topology)
+    weeks = [engine.effort[topology].weeks.value for topology in Topology]
+    upkeep = [engine.effort[topology].upkeep_scale.value for topology in Topology]
+    assert weeks == sorted(weeks)
+    assert upkeep == sorted(upkeep)
+    assert engine.effort[Topology.NODE].upkeep_scale.value == 1
+    assert engine.effort[Topology.SINGLE_GPU].weeks.value == engine.effort[Topology.NODE].weeks.value / 2
+
+
+@pytest.mark.parametrize(("engine", "node", "multi_node"), [("vllm", 2, 10), ("trtllm", 4, 10), ("sglang", 2, 10)])
+def test_weeks_of_tuning(engine, node, multi_node):
+    effort = CATALOGUE.engine(engine).effort
+    assert (effort[Topology.NODE].weeks.value, effort[Topology.MULTI_NODE].weeks.value) == (node, multi_node)
+
+
+REGIONS = [
+    "us", "us-east", "us-west", "us-texas", "canada-quebec", "eu", "ireland", "netherlands", "germany", "france",
+    "sweden", "norway", "uk", "india", "singapore", "japan", "china", "australia", "world",
+]  # fmt: skip
+
+
+def test_the_grids_are_those_promised_and_the_default_is_one_of_them():
+    assert set(REGIONS) <= set(CATALOGUE.grid)
+    figure = CATALOGUE.economics.figures["grid_gco2_per_kwh"]
+    assert figure == CATALOGUE.grid["us"].gco2_per_kwh
+    assert CATALOGUE.economics.grid_gco2_per_kwh == figure.value
+
+
+@pytest.mark.parametrize(
+    ("region", "published"),  # Ember for 2024, grams per kWh
+    [("us", 384), ("ireland", 280), ("france", 44), ("norway", 31), ("india", 709), ("china", 558), ("world", 473)],
+)
+def test_grid_carbon(region, published):
+    assert CATALOGUE.grid_region(region).gco2_per_kwh.value == pytest.approx(published, abs=0.5)
+
+
+def test_grids_answer_to_their_other_names():
+    assert CATALOGUE.grid_region("Virginia").name == "us-east"
+    assert CATALOGUE.grid_region("united states").name == "us"
+
+
+@pytest.mark.parametrize("offer", CATALOGUE.offers.values(), ids=lambda offer: offer.name)
+def test_only_what_is_rented_is_interrupted_or_rounded_up(offer):
+    if offer.kind is not OfferKind.SPOT:
+        assert offer.interruptions_per_h is None
+    assert 0 < offer.billing_increment_h <= 1
+    if offer.kind in {OfferKind.OWNED, OfferKind.RESERVED}:
+        assert offer.billing_increment_h == pytest.approx(1 / 3600)
+
+
+def test_interruptions_lie_between_the_months_and_the_hours_that_were_published():
+    rates = [offer.interruptions_per_h for offer in CATALOGUE.offers.values() if offer.interruptions_per_h is not None]
+    assert rates
+    for rate in rates:
+        assert 0.05 / 730 <= rate.low < rate.value < rate.high <= 1
+    assert CATALOGUE.offer("b200_sxm/spot").interruptions_per_h is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.economics import Economics
-from trilemma.catalogue.engine import Engine, SchedulerDefaults
+from trilemma.catalogue.engine import Effort, Engine, SchedulerDefaults, Topology
 from trilemma.catalogue.figure import Figure, Source
 from trilemma.catalogue.model import Model
 from trilemma.catalogue.offer import Offer, OfferKind
@@ -23,6 +23,18 @@ def figure(value, source=Source.VENDOR, as_of="2026-09", low=None, high=None):
     )  # fmt: skip
 
 
+def effort(*, node, multi_node, single_gpu=None):
+    """Weeks by topology, all a guess; a single GPU as a node where nothing is said, upkeep the usual."""
+    weeks = {
+        Topology.SINGLE_GPU: node if single_gpu is None else single_gpu, Topology.NODE: node,
+        Topology.MULTI_NODE: multi_node, Topology.DISAGGREGATED: multi_node,
+    }  # fmt: skip
+    return {
+        topology: Effort(weeks=figure(value, Source.GUESS), upkeep_scale=figure(1, Source.GUESS))
+        for topology, value in weeks.items()
+    }
+
+
 @pytest.fixture
 def fleet():
     """Keyword arguments of `bill` by attribute: two replicas of 4 H100s on demand, half loaded, tuned in 2 weeks."""
@@ -34,13 +46,14 @@ def fleet():
     engine = Engine(
         name="vllm", title="vLLM", version="0.33", block_tokens=16, gpu_memory_utilization=0.92, framework_bytes=2e9,
         scheduler_defaults=(SchedulerDefaults(min_hbm_bytes=0, max_num_batched_tokens=8192, max_num_seqs=256),),
-        tuning_weeks=figure(2, Source.GUESS), tuning_weeks_multi_node=figure(10, Source.GUESS), reference="test",
+        effort=effort(node=2, multi_node=10), reference="test",
     )  # fmt: skip
     economics = Economics(
         horizon_months=36, discount_rate=0.09, residual_share=0.25, capex_uplift=0.25, pue=1.35,
         electricity_usd_per_kwh=0.087, colocation_usd_per_kw_month=184, maintenance_share_per_year=0.05,
         insurance_share_per_year=0.01, operations_fte_per_node=0.02, engineer_usd_per_year=300_000, upkeep_fte=0.2,
-        model_life_months=9, benchmark_gpu_hours=200,
+        model_life_months=9, benchmark_gpu_hours=200, grid_gco2_per_kwh=380, instance_start_s=420,
+        quantisation_weeks=0, checkpoint_check_weeks=0, spot_lost_work_s=0,
     )  # fmt: skip
     bf16 = Precision(
         name="bf16", bits_per_weight=16, quantised=frozenset(), compute="bf16", fallback_compute=None,

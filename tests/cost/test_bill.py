@@ -1,37 +1,21 @@
 """The bill of one small fleet: its lines, what is unmeasured, what binds beyond the horizon, what is refused."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.cost.conftest import figure
+from tests.cost.pricing import evaluate, priced, priced_as
 
 from trilemma.catalogue.figure import Figure, Source
 from trilemma.catalogue.offer import OfferKind
-from trilemma.cost.bill import bill
 from trilemma.cost.lines import Dimension, Line
 from trilemma.cost.negotiation import price_at_total
 from trilemma.cost.sizing import sized_schedule
 from trilemma.cost.use import ByUse
 from trilemma.deployment.spec import Parallelism
 from trilemma.errors import InputError
-from trilemma.metrics.activity import Capacity
-
-
-def priced(fleet, **more):
-    return bill(**{**vars(fleet), **more})
-
-
-def priced_as(fleet, kind, usd, **more):
-    price = replace(fleet.offer.price, value=usd)
-    return priced(fleet, offer=replace(fleet.offer, kind=kind, price=price, **more))
-
-
-def evaluate(formula):
-    """The number a formula's arithmetic gives, its words left out."""
-    text = formula.replace(" x ", " * ").replace("$", "").replace(",", "").replace("^", "**")
-    return eval(re.sub(r"[A-Za-z][A-Za-z-]*", "", text))
-
+from trilemma.metrics.activity import BusyAt, Capacity
 
 KINDS = [(OfferKind.OWNED, 285_000.0), (OfferKind.ON_DEMAND, 3.29), (OfferKind.RESERVED, 2.72), (OfferKind.SPOT, 2.27)]
 
@@ -196,9 +180,9 @@ def test_benchmark_hours_cost_energy_rent_or_nothing(fleet):
         (OfferKind.OWNED, 285_000.0, {}, "network and storage included"),
         (OfferKind.RESERVED, 2.72, {"term_months": 60}, "$381,235 falls after it"),
         (OfferKind.RESERVED, 2.72, {"term_months": 12}, "the reserved term is 12 of 36 months: renewed"),
-        (OfferKind.SPOT, 2.27, {}, "spot interruptions are unknown"),
-        (OfferKind.SPOT, 2.27, {"interruptions_per_h": 0.05}, "0.05 an hour"),
-        (OfferKind.ON_DEMAND, 3.29, {}, "electricity is inside the rent"),
+        (OfferKind.SPOT, 2.27, {}, "spot interruptions is unavailable for h100-on-demand"),
+        (OfferKind.SPOT, 2.27, {"interruptions_per_h": figure(0.05)}, "0.05 interruptions per instance-hour"),
+        (OfferKind.ON_DEMAND, 3.29, {}, "electricity is inside the rent; energy and carbon shown are not billed"),
         (OfferKind.ON_DEMAND, 3.29, {}, "two halves of a day"),
         (OfferKind.ON_DEMAND, 3.29, {}, "known as guess: tuning weeks"),
     ],
@@ -229,8 +213,14 @@ def test_an_old_tariff_is_named_where_it_is_paid(fleet):
 
 def test_the_weakest_source_is_named(fleet):
     assert priced(fleet).source is Source.GUESS
-    known = replace(fleet.engine.tuning_weeks, source=Source.MEASURED)
-    assert priced(fleet, engine=replace(fleet.engine, tuning_weeks=known)).source is Source.VENDOR
+    effort = {
+        topology: replace(
+            work, weeks=replace(work.weeks, source=Source.MEASURED),
+            upkeep_scale=replace(work.upkeep_scale, source=Source.MEASURED),
+        )
+        for topology, work in fleet.engine.effort.items()
+    }  # fmt: skip
+    assert priced(fleet, engine=replace(fleet.engine, effort=effort)).source is Source.VENDOR
 
 
 @pytest.mark.parametrize(("kind", "usd"), KINDS)
@@ -267,7 +257,7 @@ def test_a_sized_schedule_scales_down_only_where_told(fleet):
     ],
 )
 def test_an_offer_that_cannot_be_priced_is_refused_by_key(fleet, field, value, where):
-    if field == "price":
+    if field in {"price", "interruptions_per_h"}:
         value = replace(fleet.offer.price, value=value)
     with pytest.raises(InputError) as refused:
         priced(fleet, offer=replace(fleet.offer, **{field: value}))
@@ -297,6 +287,12 @@ def test_economics_out_of_range_are_refused_by_key(fleet, field, value):
     [
         ("activity", {"decode_gpu_s": float("nan")}, "activity.decode_gpu_s"),
         ("activity", {"late_tokens": -1}, "activity.late_tokens"),
+        ("activity", {"lost_gpu_s": 1e9}, "activity.lost_gpu_s"),
+        ("activity", {"cached_prompt_tokens": 10_000_000}, "activity.cached_prompt_tokens"),
+        ("activity", {"cached_prefill_share": 1.1}, "activity.cached_prefill_share"),
+        ("activity", {"decode_w": -1.0}, "activity.decode_w"),
+        ("activity", {"busy_at": (BusyAt(rps=0.0, prefill_share=0.1, decode_share=0.1),)}, "activity.busy_at.rps"),
+        ("activity", {"busy_at": (BusyAt(rps=1.0, prefill_share=0.6, decode_share=0.6),)}, "activity.busy_at"),
         ("capacity", {"saturation_rps": 0.0}, "capacity.saturation_rps"),
         ("capacity", {"knee_rps": -3.0}, "capacity.knee_rps"),
         ("schedule", {"load_rps": np.array([1.0, np.nan])}, "schedule.load_rps"),

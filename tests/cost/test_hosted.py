@@ -53,6 +53,19 @@ def test_what_is_not_known_is_said(fleet):
     assert any("API price of llama-70b: price of 2026-11" in note for note in notes)
 
 
+def test_what_the_run_found_in_its_cache_is_bought_at_the_price_of_cached_input(fleet):
+    run = replace(fleet.activity, late_tokens=0, cached_prompt_tokens=3_300_000, cached_prefill_share=0.1)
+    cached = api_bill(replace(PRICE, cached_input_usd_per_mtok=usd(0.05)), run, fleet.economics)
+    assert cached.operational_usd_per_h == pytest.approx(3.3 * 0.5 + 3.3 * 0.05 + 3.3 * 1.5)
+    assert [line.name for line in cached.lines] == ["input tokens", "cached input tokens", "output tokens", "wrapper"]
+    assert any("50.0% of the input is priced as cached" in note for note in cached.notes)
+    plain = api_bill(PRICE, run, fleet.economics)
+    assert plain.operational_usd_per_h == pytest.approx(6.6 * 0.5 + 3.3 * 1.5)
+    assert any("no price of cached input is known" in note for note in plain.notes)
+    with pytest.raises(InputError, match=r"api\.llama-70b\.cached_input_usd_per_mtok"):
+        api_bill(replace(PRICE, cached_input_usd_per_mtok=usd(-1.0)), run, fleet.economics)
+
+
 def test_bad_prices_and_runs_without_lengths_are_refused(fleet):
     with pytest.raises(InputError, match=r"api\.llama-70b\.output_usd_per_mtok"):
         api_bill(replace(PRICE, output_usd_per_mtok=usd(-1.0)), fleet.activity, fleet.economics)

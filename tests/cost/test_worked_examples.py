@@ -7,7 +7,7 @@ import pytest
 
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.economics import Economics
-from trilemma.catalogue.engine import Engine, SchedulerDefaults
+from trilemma.catalogue.engine import Effort, Engine, SchedulerDefaults, Topology
 from trilemma.catalogue.figure import Figure, Source
 from trilemma.catalogue.model import Model
 from trilemma.catalogue.offer import Offer, OfferKind
@@ -29,18 +29,27 @@ H100 = Accelerator(
     flops={"bf16": 989e12}, link_bytes_per_s=450e9, link_domain_gpus=8, network_bytes_per_s=50e9, gpus_per_node=8,
     purchase_unit_gpus=8, tdp_w=700, idle_w=110, decode_w=480, prefill_w=660, chassis_w=2200, node_max_w=10_200,
 )  # fmt: skip
+
+
+def effort(node, multi_node):
+    """Weeks by topology, all a guess; a single GPU as a node, upkeep the usual."""
+    by_topology = zip(Topology, (node, node, multi_node, multi_node), strict=True)
+    return {t: Effort(weeks=figure(weeks, Source.GUESS), upkeep_scale=figure(1)) for t, weeks in by_topology}
+
+
 ENGINE = Engine(
     name="vllm", title="vLLM", version="0.33", block_tokens=16, gpu_memory_utilization=0.92, framework_bytes=2e9,
     scheduler_defaults=(SchedulerDefaults(min_hbm_bytes=0, max_num_batched_tokens=8192, max_num_seqs=256),),
-    tuning_weeks=figure(2, Source.GUESS), tuning_weeks_multi_node=figure(10, Source.GUESS), reference="none",
+    effort=effort(2, 10), reference="none",
 )  # fmt: skip
 FREE = Economics(
     horizon_months=48, discount_rate=0.09, residual_share=0.25, capex_uplift=0.25, pue=1.35,
     electricity_usd_per_kwh=0.087, colocation_usd_per_kw_month=0, maintenance_share_per_year=0,
     insurance_share_per_year=0, operations_fte_per_node=0, engineer_usd_per_year=300_000, upkeep_fte=0,
-    model_life_months=9, benchmark_gpu_hours=0,
+    model_life_months=9, benchmark_gpu_hours=0, grid_gco2_per_kwh=380, instance_start_s=0, quantisation_weeks=0,
+    checkpoint_check_weeks=0, spot_lost_work_s=0,
 )  # fmt: skip
-NO_WEEKS = replace(ENGINE, tuning_weeks=figure(0), tuning_weeks_multi_node=figure(0))
+NO_WEEKS = replace(ENGINE, effort=effort(0, 0))
 
 
 def deployment(tensor=8, accelerator=H100, replicas=1):
@@ -163,6 +172,20 @@ def test_four_hours_at_one_replica(n):
     assert scaled.use_view["stranded"] == 0
 
 
+def test_four_hours_at_one_replica_pay_for_one_start():
+    """Eleven nodes take 7 minutes to answer in the morning: 1.28 of the 44 node-hours that the night saves."""
+    priced = bill(
+        deployment(replicas=12), offer(OfferKind.ON_DEMAND, 3.0), replace(FREE, instance_start_s=420), NO_WEEKS,
+        activity(busy=0.5), Capacity(saturation_rps=1.0, knee_rps=0.9),
+        schedule([12, 1], load=[6, 0.5], asked=[12, 1], hours=(20, 4)),
+    )  # fmt: skip
+    start = next(line for line in priced.lines if line.name == "start-up")
+    assert start.usd_per_h * 24 == pytest.approx(11 * 8 * 7 / 60 * 3.0)
+    assert start.usd_per_h * 24 / (44 * 8 * 3.0) == pytest.approx(1.283 / 44, rel=1e-3)
+    assert start.split.waste == pytest.approx(start.usd_per_h)
+    assert any("7 min" in note and "$11" in note for note in priced.notes)
+
+
 def test_half_a_node_is_stranded_until_a_second_replica_uses_it():
     owned, run = offer(OfferKind.OWNED, 280_000), activity(gpus=4)
     one = bill(deployment(tensor=4), owned, FREE, NO_WEEKS, run, FULL, schedule([1]))
@@ -223,11 +246,22 @@ def test_input_and_output_prices_times_volumes_return_the_total():
         deployment(), offer(OfferKind.ON_DEMAND, 2.0), FREE, ENGINE, activity(rate=3.0), FULL,
         schedule([4], load=[3.0]),
     )  # fmt: skip
-    into, out = priced.usd_per_mtok_by_gpu_time
-    volumes = priced.volumes
-    paid = (into * volumes.prompt_tokens_per_h + out * volumes.output_tokens_per_h) / 1e6
+    by_token, volumes = priced.usd_per_mtok_by_gpu_time, priced.volumes
+    assert by_token.cached is None
+    paid = (by_token.input * volumes.prompt_tokens_per_h + by_token.output * volumes.output_tokens_per_h) / 1e6
     assert paid == pytest.approx(priced.total_usd_per_h)
-    assert out * volumes.output_tokens_per_h / 1e6 == pytest.approx(0.75 * priced.total_usd_per_h)
+    assert by_token.output * volumes.output_tokens_per_h / 1e6 == pytest.approx(0.75 * priced.total_usd_per_h)
+
+
+def test_cached_input_is_priced_by_the_time_it_takes_to_attend_to_it():
+    half = replace(activity(rate=3.0), cached_prompt_tokens=3 * 3600 * 500, cached_prefill_share=0.1)
+    priced = bill(deployment(), offer(OfferKind.ON_DEMAND, 2.0), FREE, ENGINE, half, FULL, schedule([4], load=[3.0]))
+    by_token, volumes = priced.usd_per_mtok_by_gpu_time, priced.volumes
+    assert volumes.cached_prompt_tokens_per_h == pytest.approx(volumes.prompt_tokens_per_h / 2)
+    assert by_token.cached / by_token.input == pytest.approx(0.1 / 0.9)
+    new = volumes.prompt_tokens_per_h - volumes.cached_prompt_tokens_per_h
+    paid = by_token.input * new + by_token.cached * volumes.cached_prompt_tokens_per_h
+    assert paid + by_token.output * volumes.output_tokens_per_h == pytest.approx(priced.total_usd_per_h * 1e6)
 
 
 def test_reserved_money_paid_upfront_costs_its_interest():

@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 
 from trilemma.catalogue.accelerator import Accelerator
-from trilemma.catalogue.engine import Engine, SchedulerDefaults
+from trilemma.catalogue.engine import Effort, Engine, SchedulerDefaults, Topology
 from trilemma.catalogue.figure import Figure, Source
 from trilemma.catalogue.models import read_model_rows
 from trilemma.catalogue.precision import Precision, Role
@@ -60,8 +60,7 @@ def engine(name="vllm", framework_bytes=1.6e9):
         gpu_memory_utilization=0.92,
         framework_bytes=framework_bytes,
         scheduler_defaults=(SchedulerDefaults(min_hbm_bytes=0, max_num_batched_tokens=8192, max_num_seqs=256),),
-        tuning_weeks=weeks,
-        tuning_weeks_multi_node=weeks,
+        effort={topology: Effort(weeks=weeks, upkeep_scale=weeks) for topology in Topology},
         reference="test",
     )
 

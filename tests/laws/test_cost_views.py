@@ -1,6 +1,9 @@
 """The two views are one set of books: for any deployment, offer and traffic they agree, and no cell is negative."""
 
+from collections import Counter
 from dataclasses import replace
+from functools import partial
+from math import isclose
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.economics import Economics
-from trilemma.catalogue.engine import Engine, SchedulerDefaults
+from trilemma.catalogue.engine import Effort, Engine, SchedulerDefaults, Topology
 from trilemma.catalogue.figure import Figure, Source
 from trilemma.catalogue.model import Model
 from trilemma.catalogue.offer import Offer, OfferKind
@@ -17,20 +20,26 @@ from trilemma.catalogue.precision import Precision
 from trilemma.cost.bill import bill
 from trilemma.cost.fleet import CHARGES_ALL_DAY
 from trilemma.deployment.spec import Deployment, Parallelism, SchedulerKnobs
-from trilemma.metrics.activity import Activity, Capacity, Schedule
+from trilemma.metrics.activity import Activity, BusyAt, Capacity, Schedule
 
-MANY = settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+CASES = 10_000  # drawn in a loop; hypothesis looks for the edges
+MANY = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SOME = settings(max_examples=200, deadline=None)
 ECONOMICS_FIELDS = {
     "discount_rate": (0, 0.3), "residual_share": (0, 1), "capex_uplift": (0, 0.6), "electricity_usd_per_kwh": (0, 0.5),
     "colocation_usd_per_kw_month": (0, 300), "maintenance_share_per_year": (0, 0.1),
     "insurance_share_per_year": (0, 0.1), "operations_fte_per_node": (0, 0.2), "upkeep_fte": (0, 2),
-    "engineer_usd_per_year": (0, 6e5), "benchmark_gpu_hours": (0, 5000),
+    "engineer_usd_per_year": (0, 6e5), "benchmark_gpu_hours": (0, 5000), "grid_gco2_per_kwh": (0, 800),
+    "instance_start_s": (0, 1200), "quantisation_weeks": (0, 8), "checkpoint_check_weeks": (0, 3),
+    "spot_lost_work_s": (0, 300),
 }  # fmt: skip
 BF16 = Precision(
     name="bf16", bits_per_weight=16, quantised=frozenset(), compute="bf16", fallback_compute=None,
     kv_bytes_per_element=2, note="", reference="",
 )  # fmt: skip
+
+
+FORMATS = (BF16, replace(BF16, name="fp8"), replace(BF16, name="int4"))  # none, a check, one's own quantisation
 
 
 def figure(value):
@@ -41,7 +50,11 @@ def engine(weeks):
     return Engine(
         name="vllm", title="vLLM", version="0", block_tokens=16, gpu_memory_utilization=0.9, framework_bytes=0,
         scheduler_defaults=(SchedulerDefaults(min_hbm_bytes=0, max_num_batched_tokens=2048, max_num_seqs=256),),
-        tuning_weeks=figure(weeks), tuning_weeks_multi_node=figure(4 * weeks), reference="",
+        effort={
+            topology: Effort(weeks=figure(times * weeks), upkeep_scale=figure(times))
+            for topology, times in zip(Topology, (0.5, 1, 4, 5), strict=True)
+        },
+        reference="",
     )  # fmt: skip
 
 
@@ -57,6 +70,25 @@ def accelerator(rng):
     )  # fmt: skip
 
 
+def maybe(rng, value):
+    return None if rng.random() < 0.4 else figure(float(value))
+
+
+def loads(rng):
+    """How busy a replica is at up to three other loads; nothing says that it grows with them."""
+    drawn = [rng.uniform((0.01, 0, 0), (30, 0.5, 0.5)).tolist() for _ in range(rng.integers(0, 4))]
+    return tuple(BusyAt(rps=rps, prefill_share=prefill, decode_share=decode) for rps, prefill, decode in drawn)
+
+
+def extras(rng, in_limits):
+    """What a run may also know: a prefix cache, its own watts."""
+    watts = {"prefill_w": float(rng.uniform(500, 1000)), "decode_w": float(rng.uniform(150, 500))}
+    cached = {
+        "cached_prompt_tokens": in_limits * int(rng.integers(0, 1001)), "cached_prefill_share": float(rng.random()),
+    }  # fmt: skip
+    return (watts if rng.random() < 0.5 else {}) | (cached if rng.random() < 0.5 else {})
+
+
 def case(seed):
     """Everything `bill` takes, drawn from one seed: zero loads, overload, late work, unmeasured capacity included."""
     rng = np.random.default_rng(seed)
@@ -68,10 +100,12 @@ def case(seed):
     requests = int(rng.integers(0, 5000)) * int(rng.random() < 0.95)
     in_limits = int(rng.integers(0, requests + 1)) * int(rng.random() < 0.9)
     chip = accelerator(rng)
+    prefill_gpu_s, decode_gpu_s = (float(rng.uniform(0, 14400)) for _ in range(2))
     amounts = {name: float(rng.uniform(*span)) * int(rng.random() < 0.8) for name, span in ECONOMICS_FIELDS.items()}
     return {
         "deployment": Deployment(
-            model=Model(name="any", hidden=1, vocab=1, blocks=()), precision=BF16, accelerator=chip, engine=engine(2),
+            model=Model(name="any", hidden=1, vocab=1, blocks=()), precision=FORMATS[rng.integers(3)],
+            accelerator=chip, engine=engine(2),
             parallelism=Parallelism(tensor=int(rng.choice([1, 2, 3, 4, 8, 12, 16]))), replicas=int(rng.integers(1, 40)),
             knobs=SchedulerKnobs(max_num_batched_tokens=2048, max_num_seqs=256),
         ),
@@ -79,7 +113,8 @@ def case(seed):
             name="any", accelerator="any", kind=kind,
             price=figure(float(rng.uniform(0, 4e5 if kind == "owned" else 15))),
             purchase_unit_gpus=int(rng.choice([1, 2, 4, 8, 72])), market="any", term_months=int(rng.integers(1, 60)),
-            upfront_share=float(rng.choice([0, 0.25, 1])),
+            upfront_share=float(rng.choice([0, 0.25, 1])), interruptions_per_h=maybe(rng, rng.uniform(0, 0.5)),
+            start_s=maybe(rng, rng.uniform(0, 2000)), billing_increment_h=float(rng.choice([1 / 3600, 1 / 60, 1, 24])),
         ),
         "economics": Economics(
             horizon_months=float(rng.uniform(12, 96)), model_life_months=float(rng.uniform(3, 36)),
@@ -87,11 +122,12 @@ def case(seed):
         ),
         "engine": engine(float(rng.uniform(0, 10))),
         "activity": Activity(
-            span_s=3600, rate_rps=requests / 3600, held_gpu_s=28800, prefill_gpu_s=float(rng.uniform(0, 14400)),
-            decode_gpu_s=float(rng.uniform(0, 14400)), useful_tokens=in_limits * 1500,
+            span_s=3600, rate_rps=requests / 3600, held_gpu_s=28800, prefill_gpu_s=prefill_gpu_s,
+            decode_gpu_s=decode_gpu_s, useful_tokens=in_limits * 1500,
             late_tokens=(requests - in_limits) * 1500, recomputed_tokens=int(rng.integers(0, 10_000)),
             prompt_tokens_in_limits=in_limits * 1000, output_tokens_in_limits=in_limits * 500,
-            requests=requests, requests_in_limits=in_limits,
+            requests=requests, requests_in_limits=in_limits, busy_at=loads(rng), **extras(rng, in_limits),
+            lost_gpu_s=float(rng.choice([0, rng.uniform(0, 1), 1])) * (prefill_gpu_s + decode_gpu_s),
         ),
         "capacity": Capacity(
             saturation_rps=None if rng.random() < 0.15 else saturation,
@@ -111,26 +147,83 @@ def price(drawn):
 SEEDS = st.integers(0, 2**32 - 1)
 
 
+def check_books(priced):
+    """Both views are the same money, to the cent and far beyond, and no cell is negative."""
+    cash_usd_per_h = sum(line.usd_per_h for line in priced.lines)  # from prices and whole units
+    use_view = priced.use_view
+    use_usd_per_h = sum(use_view.values())  # from GPUs and joules by use
+    near = partial(isclose, rel_tol=1e-9, abs_tol=1e-9)
+    assert near(cash_usd_per_h, use_usd_per_h)
+    assert near(sum(priced.cash_view.values()), use_usd_per_h)
+    assert near(priced.total_usd_per_h, cash_usd_per_h)
+    assert abs(round(cash_usd_per_h * 100) - round(use_usd_per_h * 100)) <= 1
+    assert min(cell for row in priced.matrix.values() for cell in row.values()) >= 0
+    assert priced.opportunity_usd_per_h <= priced.total_usd_per_h * (1 + 1e-12)
+    assert near(priced.gpus.total, priced.paid_gpus)
+    return use_view
+
+
+def test_both_views_agree_to_the_cent_on_random_bills():
+    kinds, names = Counter(), Counter()
+    for seed in range(CASES):
+        priced = price(case(seed))
+        check_books(priced)
+        kinds[priced.kind] += 1
+        names.update(line.name for line in priced.lines)
+    assert min(kinds.values()) > CASES / 5
+    assert len(kinds) == len(OfferKind)
+    rare = ("start-up", "interruptions", "billing increments", "precision work", "money paid upfront")
+    assert all(names[name] > CASES / 100 for name in rare), names
+
+
 @MANY
 @given(seed=SEEDS)
 def test_both_views_agree_and_nothing_is_negative(seed):
     priced = price(case(seed))
-    cash_usd_per_h = sum(line.usd_per_h for line in priced.lines)  # from prices and whole units
-    use_usd_per_h = sum(priced.use_view.values())  # from GPUs and joules by use
-    cells = [cell for row in priced.matrix.values() for cell in row.values()]
-    scale = {"rel": 1e-9, "abs": 1e-9}
-    assert cash_usd_per_h == pytest.approx(use_usd_per_h, **scale)
-    assert sum(priced.cash_view.values()) == pytest.approx(use_usd_per_h, **scale)
-    assert priced.total_usd_per_h == pytest.approx(cash_usd_per_h, **scale)
-    assert round(cash_usd_per_h * 100) == pytest.approx(round(use_usd_per_h * 100), abs=1)
-    assert min(cells) >= 0
-    assert list(priced.use_view) == ["useful", "waste", "headroom", "idle", "stranded"]
-    assert priced.opportunity_usd_per_h <= priced.total_usd_per_h * (1 + 1e-12)
-    assert priced.gpus.total == pytest.approx(priced.paid_gpus, rel=1e-9, abs=1e-9)
-    assert sum(line.split.total for line in priced.lines) == pytest.approx(priced.total_usd_per_h, **scale)
+    use_view = check_books(priced)
+    assert list(use_view) == ["useful", "waste", "headroom", "idle", "stranded"]
     if priced.headroom_is_split:
         causes = priced.headroom_latency_usd_per_h + priced.headroom_reserve_usd_per_h
-        assert causes == pytest.approx(priced.use_view["headroom"], **scale)
+        assert causes == pytest.approx(use_view["headroom"], rel=1e-9, abs=1e-9)
+
+
+@SOME
+@given(seed=SEEDS)
+def test_unit_costs_times_volumes_return_the_total(seed):
+    priced = price(case(seed))
+    volumes, by_token = priced.volumes, priced.usd_per_mtok_by_gpu_time
+    total = pytest.approx(priced.total_usd_per_h, rel=1e-9)
+    if priced.usd_per_mtok_output is not None:
+        assert priced.usd_per_mtok_output * volumes.output_tokens_per_h / 1e6 == total
+        assert priced.gco2_per_mtok_output >= 0
+    if priced.usd_per_request is not None:
+        assert priced.usd_per_request * volumes.requests_per_h == total
+    if by_token is not None:
+        cached = volumes.cached_prompt_tokens_per_h
+        amounts = (
+            (by_token.input, volumes.prompt_tokens_per_h - cached),
+            (by_token.cached, cached),
+            (by_token.output, volumes.output_tokens_per_h),
+        )
+        assert all((usd is None) == (tokens <= 0) for usd, tokens in amounts)
+        assert sum((usd or 0.0) * tokens for usd, tokens in amounts) / 1e6 == total
+
+
+@SOME
+@given(seed=SEEDS, factor=st.floats(0, 1))
+def test_more_interruptions_and_slower_starts_never_make_spot_cheaper(seed, factor):
+    drawn = case(seed)
+    worst = {"interruptions_per_h": figure(0.3), "start_s": figure(900.0)}
+    milder = {name: figure(value.value * factor) for name, value in worst.items()}
+    bills = []
+    for more in ({"interruptions_per_h": None, "start_s": figure(0.0)}, milder, worst):
+        offer = replace(drawn["offer"], kind=OfferKind.SPOT, billing_increment_h=1 / 3600, **more)
+        bills.append(price({**drawn, "offer": offer}))
+    totals = [b.total_usd_per_h for b in bills]
+    assert totals[0] <= totals[1] * (1 + 1e-9)
+    assert totals[1] <= totals[2] * (1 + 1e-9)
+    waste = [b.use_view["waste"] for b in bills]
+    assert totals[2] - totals[0] == pytest.approx(waste[2] - waste[0], rel=1e-6, abs=1e-6 * totals[2])
 
 
 @MANY
@@ -144,7 +237,7 @@ def test_uses_are_zero_where_their_cause_is_absent(seed):
         held = schedule.held_replicas
     drawn["deployment"] = replace(drawn["deployment"], replicas=int(held.max()))
     drawn["schedule"] = replace(schedule, held_replicas=held, asked_replicas=held)
-    drawn["offer"] = replace(offer, purchase_unit_gpus=size)  # every replica is a unit
+    drawn["offer"] = replace(offer, purchase_unit_gpus=size, billing_increment_h=0)  # every replica is a unit
     priced = price(drawn)
     fuzz = 1e-9 * max(1.0, priced.total_usd_per_h)
     assert priced.use_view["idle"] == pytest.approx(0, abs=fuzz)
@@ -158,6 +251,8 @@ def test_holding_fewer_is_never_dearer_by_the_hour_and_saves_only_energy_where_t
     schedule = drawn["schedule"]
     most = int(np.ceil(schedule.held_replicas.max()))
     drawn["deployment"] = replace(drawn["deployment"], replicas=max(1, most))
+    # To stop and start again costs more than to hold on, where it takes longer than the pause.
+    drawn["offer"] = replace(drawn["offer"], start_s=figure(0.0), billing_increment_h=0, interruptions_per_h=None)
     fewer = replace(schedule, held_replicas=schedule.held_replicas * factor, asked_replicas=schedule.held_replicas * 0)
     more = replace(schedule, asked_replicas=schedule.held_replicas * 0)
     lean, full = (price({**drawn, "schedule": s}) for s in (fewer, more))
@@ -204,11 +299,14 @@ def test_full_use_at_a_fixed_rate_is_rate_over_throughput(seed, rate, output, us
     size = drawn["deployment"].parallelism.gpus
     requests = 1000
     drawn["offer"] = replace(drawn["offer"], kind=OfferKind.ON_DEMAND, price=figure(usd), purchase_unit_gpus=size)
-    drawn["economics"] = replace(drawn["economics"], upkeep_fte=0, benchmark_gpu_hours=0)
+    drawn["economics"] = replace(
+        drawn["economics"], upkeep_fte=0, benchmark_gpu_hours=0, quantisation_weeks=0, checkpoint_check_weeks=0
+    )
     drawn["engine"] = engine(0)
     drawn["capacity"] = Capacity(saturation_rps=rate, knee_rps=rate)
     drawn["activity"] = replace(
-        drawn["activity"], useful_tokens=requests * (100 + output), late_tokens=0, recomputed_tokens=0,
+        drawn["activity"], useful_tokens=requests * (100 + output), late_tokens=0, recomputed_tokens=0, lost_gpu_s=0,
+        cached_prompt_tokens=0,
         prompt_tokens_in_limits=requests * 100, output_tokens_in_limits=requests * output, requests=requests,
         requests_in_limits=requests,
     )  # fmt: skip

@@ -161,6 +161,17 @@ def test_a_catalogue_name_with_a_slash_is_no_path(read):
         (HEAD + "economics: {pue: 0.9}\n", "chat.yaml:5: economics.pue: expected a number of at least 1, found 0.9"),
         (HEAD + "economics: {residual_share: 120%}\n", "chat.yaml:5: economics.residual_share: expected a residual"),
         (HEAD + "economics: {discont_rate: 9%}\n", "did you mean 'discount_rate'?"),
+        (HEAD + "economics: {horizon_months: 0}\n", "chat.yaml:5: economics.horizon_months: expected a number above 0"),
+        (HEAD + "economics: {instance_start_s: -1}\n", "chat.yaml:5: economics.instance_start_s: expected a number of "
+         "at least 0, found -1"),
+        (HEAD + "economics:\n  grid_region: eu\n  grid_gco2_per_kwh: 12\n", "chat.yaml:6: economics.grid_region: "
+         "expected a region or grid_gco2_per_kwh, found both (leave one of them out)"),
+        (HEAD + "economics: {exchange_rates: {EUR: 0}}\n", "chat.yaml:5: economics.exchange_rates.EUR: expected a "
+         "number above 0, found 0"),
+        (HEAD + "economics: {exchange_rates: {euro: 1.08}}\n", "chat.yaml:5: economics.exchange_rates.euro: expected a "
+         "currency such as EUR, other than USD, found 'euro'"),
+        (HEAD + "economics: {exchange_rates: {USD: 1}}\n", "chat.yaml:5: economics.exchange_rates.USD: expected "),
+        (HEAD + "economics: {exchange_rates: 1.08}\n", "chat.yaml:5: economics.exchange_rates: expected "),
         (HEAD + "space: {tensor_parallel: [1, 0]}\n", "chat.yaml:5: space.tensor_parallel[1]: expected a number of at "
          "least 1, found 0"),
         (HEAD + "space: {tensor_parallel: []}\n", "chat.yaml:5: space.tensor_parallel: expected at least one entry"),
@@ -279,6 +290,13 @@ def test_words_that_other_yaml_readers_turn_into_something_else(read):
     scenario = read(HEAD + "name: on\nspace: {offers: [on-demand, no]}\nas_of: 2026-11-01\n")
     assert (scenario.name, scenario.space.offers, scenario.as_of) == ("on", ("on-demand", "no"), "2026-11-01")
     assert read(HEAD + "economics: {horizon_months: 3.6e1}\n").economics.given() == {"horizon_months": 36.0}
+
+
+def test_a_region_and_rates_are_no_numbers_of_the_economics(read):
+    economics = read(HEAD + "economics: {grid_region: ireland, exchange_rates: {EUR: 1.08}, pue: 1.2}\n").economics
+    assert economics.given() == {"pue": 1.2}
+    assert (economics.grid_region, economics.rates()) == ("ireland", {"EUR": 1.08})
+    assert read(HEAD).economics.rates() == {}
 
 
 @given(seconds=st.floats(min_value=0, max_value=1e9), unit=st.sampled_from(["ms", "s", "min", "h"]))

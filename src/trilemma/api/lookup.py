@@ -27,7 +27,7 @@ def catalogue(
     details: bool = False,
     catalogue_files: Sequence[Path] = (),
 ) -> list[dict[str, Any]]:
-    """Rows of one catalogue table (models, accelerators, offers, engines, precisions, economics, api)."""
+    """Rows of one catalogue table (models, accelerators, offers, engines, precisions, economics, grid, api)."""
 
     def parameters(model: Model) -> tuple[int, int]:
         return total_params(model), active_params(model)

@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.catalogue import Catalogue, load_catalogue
@@ -51,9 +52,11 @@ def ask(
     if seed is not None:
         changes["seed"] = str(seed)
     scenario = load_scenario(path, changes)
-    catalogue = load_catalogue([*scenario.catalogue_files, *catalogue_files])
+    files = [*scenario.catalogue_files, *catalogue_files]
+    catalogue = load_catalogue(files, exchange_rates=scenario.economics.rates())
     model = catalogue.model(scenario.model_source, where=scenario.where("model"))
     space = _space(scenario, catalogue, model)
+    economics = _economics(scenario, catalogue)
     as_of = scenario.as_of or datetime.now(UTC).date().isoformat()
     for text in stale_prices(space.offers, as_of):
         warnings.warn(text, UserWarning, stacklevel=2)
@@ -64,7 +67,7 @@ def ask(
         limits=scenario.parsed_limits,
         space=space,
         sizing=Sizing(headroom=float(scenario.sizing.headroom), spare_replicas=scenario.sizing.spare_replicas),
-        economics=_economics(catalogue.economics, scenario.economics.given()),
+        economics=economics,
         confidence=scenario.confidence,
         as_of=as_of,
         seed=scenario.seed,
@@ -72,9 +75,15 @@ def ask(
     return Asked(question=question, scenario=scenario, catalogue=catalogue)
 
 
-def _economics(defaults: Economics, given: Mapping[str, float]) -> Economics:
-    """The catalogue's rates with the scenario's over them; a replaced rate loses its sourced form."""
+def _economics(scenario: Scenario, catalogue: Catalogue) -> Economics:
+    """The catalogue's rates with the scenario's over them; a rate replaced by a number loses its sourced form."""
+    defaults, asked = catalogue.economics, scenario.economics
+    given: dict[str, Any] = dict(asked.given())
     figures = {name: figure for name, figure in defaults.figures.items() if name not in given}
+    if asked.grid_region is not None:
+        grid = catalogue.grid_region(asked.grid_region, where=scenario.where("economics", "grid_region"))
+        figures["grid_gco2_per_kwh"] = grid.gco2_per_kwh
+        given["grid_gco2_per_kwh"] = grid.gco2_per_kwh.value
     return replace(defaults, figures=figures, **given)
 
 

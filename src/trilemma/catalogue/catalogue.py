@@ -9,11 +9,13 @@ from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.economics import Economics
 from trilemma.catalogue.engine import Engine
 from trilemma.catalogue.files import DATA, Tables, digest, lay_over, read_toml, shipped
+from trilemma.catalogue.grid import GridRegion, grid_region, read_grid_region
 from trilemma.catalogue.hardware import read_accelerator
-from trilemma.catalogue.market import KINDS, read_api_price, read_economics, read_offer
+from trilemma.catalogue.market import KINDS, read_api_price, read_offer
 from trilemma.catalogue.names import find, index_names, key_of
 from trilemma.catalogue.offer import ApiPrice, Offer, OfferKind
 from trilemma.catalogue.precision import Precision
+from trilemma.catalogue.rates import read_economics
 from trilemma.catalogue.software import read_engine, read_precision
 from trilemma.errors import InputError
 
@@ -33,6 +35,7 @@ class Catalogue:
     precisions: Mapping[str, Precision]
     offers: Mapping[str, Offer]
     api_prices: Mapping[str, ApiPrice]
+    grid: Mapping[str, GridRegion]
     economics: Economics
     _tables: Tables = field(repr=False, compare=False)
     _indexes: Mapping[str, Mapping[str, str]] = field(repr=False, compare=False)
@@ -54,6 +57,10 @@ class Catalogue:
     def offer(self, name: str, *, where: str = "") -> Offer:
         """The offer of that name, such as "h100_sxm/on-demand"."""
         return self.offers[find(name, self._indexes["offers"], what="offer", where=where)]
+
+    def grid_region(self, name: str, *, where: str = "") -> GridRegion:
+        """The region of the electricity grid of that name or alias, such as "ireland"."""
+        return grid_region(self.grid, name, where=where)
 
     def offers_for(
         self, accelerator: str | Accelerator, kinds: Collection[str | OfferKind] | None = None, *,
@@ -151,11 +158,13 @@ class Catalogue:
         return str(self._late["digest"])
 
 
-def load_catalogue(extra: Sequence[str | Path] = ()) -> Catalogue:
+def load_catalogue(extra: Sequence[str | Path] = (), *, exchange_rates: Mapping[str, float] | None = None) -> Catalogue:
     """The shipped rows with the rows of the user's TOML files laid over them, in order.
 
-    Raises InputError naming file and key for unknown keys, missing or negative numbers, NaN, low > value, a date that
-    is not ISO, a currency other than USD, an offer for an unknown accelerator, or an alias with two meanings.
+    `exchange_rates`, USD per unit of a currency, go before those of the files: prices in these currencies are turned
+    into dollars. Raises InputError naming file and key for unknown keys, missing or negative numbers, NaN, low > value,
+    a date that is not ISO, a currency without a rate, an offer for an unknown accelerator, or an alias with two
+    meanings.
 
     >>> catalogue = load_catalogue()
     >>> catalogue.accelerator("H100").hbm_bytes_per_s, catalogue.offer("h100_sxm/on-demand").price.value
@@ -168,8 +177,15 @@ def load_catalogue(extra: Sequence[str | Path] = ()) -> Catalogue:
     accelerators = {name: read_accelerator(name, raw.row()) for name, raw in rows["accelerators"].items()}
     engines = {name: read_engine(name, raw.row()) for name, raw in rows["engines"].items()}
     precisions = {name: read_precision(name, raw.row()) for name, raw in rows["precisions"].items()}
-    offers = {name: read_offer(raw.row()) for name, raw in rows["offers"].items()}
-    api_prices = {name: read_api_price(raw.row()) for name, raw in rows["api_prices"].items()}
+    grid = {name: read_grid_region(name, raw.row()) for name, raw in rows["grid"].items()}
+    index_names(
+        {name: region.aliases for name, region in grid.items()}, what="grid region",
+        where={name: raw.where for name, raw in rows["grid"].items()},
+    )  # fmt: skip
+    economics = read_economics(tables.economics.row(), grid, exchange_rates or {})
+    rates = economics.exchange_rates
+    offers = {name: read_offer(raw.row(), rates) for name, raw in rows["offers"].items()}
+    api_prices = {name: read_api_price(raw.row(), rates) for name, raw in rows["api_prices"].items()}
     indexes = {
         table: index_names(
             {name: getattr(row, "aliases", ()) for name, row in values.items()},
@@ -184,7 +200,7 @@ def load_catalogue(extra: Sequence[str | Path] = ()) -> Catalogue:
             offers[name] = replace(offer, accelerator=found)
     catalogue = Catalogue(
         accelerators=accelerators, engines=engines, precisions=precisions, offers=offers, api_prices=api_prices,
-        economics=read_economics(tables.economics.row()), _tables=tables, _indexes=indexes,
+        grid=grid, economics=economics, _tables=tables, _indexes=indexes,
     )  # fmt: skip
     if rows["models"]:  # a user's mistake is told now, not when the model is asked for
         _ = catalogue.models

@@ -15,7 +15,13 @@ class Economics:
     the node price with uplift. `operations_fte_per_node` staff looks after owned hardware, disjoint from
     `upkeep_fte`, the engineers who keep the serving stack. `model_life_months` is how long a model stays in
     production: it amortises tuning. `benchmark_gpu_hours` are spent once per tuned deployment. `api_wrapper_weeks` are
-    engineer-weeks to put a bought API into production.
+    engineer-weeks to put a bought API into production. `quantisation_weeks` are those of quantising a model oneself and
+    judging the result, `checkpoint_check_weeks` those of judging a checkpoint that others quantised.
+
+    Rented: `instance_start_s` passes until an instance answers; `spot_lost_work_s` of its work is lost when it is taken
+    away. `backfill_usd_per_mtok` is what a batch output token in idle hours is worth to the user (0: nothing).
+    `grid_gco2_per_kwh` is the carbon of the electricity. `exchange_rates` are USD per unit of a currency; prices were
+    converted with them when they were read.
     """
 
     horizon_months: float
@@ -32,5 +38,12 @@ class Economics:
     upkeep_fte: float
     model_life_months: float
     benchmark_gpu_hours: float
+    grid_gco2_per_kwh: float
+    instance_start_s: float
+    quantisation_weeks: float
+    checkpoint_check_weeks: float
+    spot_lost_work_s: float
     api_wrapper_weeks: float = 3.0
+    backfill_usd_per_mtok: float = 0.0
+    exchange_rates: Mapping[str, float] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)

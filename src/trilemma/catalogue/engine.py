@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.figure import Figure
@@ -20,15 +21,32 @@ class SchedulerDefaults:
     except_families: tuple[str, ...] = ()
 
 
+class Topology(StrEnum):
+    """How far a replica spreads: what its tuning and upkeep take depends on it."""
+
+    SINGLE_GPU = "single_gpu"
+    NODE = "node"
+    MULTI_NODE = "multi_node"
+    DISAGGREGATED = "disaggregated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """People's work on one topology: `weeks` engineer-weeks once; `upkeep_scale` times the usual upkeep for ever."""
+
+    weeks: Figure
+    upkeep_scale: Figure
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """One engine at one version.
 
     `gpu_memory_utilization` is the share of total (vLLM) or free memory the engine claims, as the engine defines it.
     `framework_bytes` is context, workspaces and CUDA graphs outside weights, activations and KV, per GPU.
-    `tuning_weeks` are engineer-weeks for a single-node deployment; multi-node and disaggregated ones use
-    `tuning_weeks_multi_node`. `vendors` make the accelerators it runs on (empty: any). `figures` keeps the sourced
-    form of `gpu_memory_utilization` and `framework_bytes`.
+    `effort` has every topology: the engineer-weeks to tune and the factor on `Economics.upkeep_fte`. `vendors` make
+    the accelerators it runs on (empty: any). `figures` keeps the sourced form of `gpu_memory_utilization` and
+    `framework_bytes`.
     """
 
     name: str
@@ -38,8 +56,7 @@ class Engine:
     gpu_memory_utilization: float
     framework_bytes: float
     scheduler_defaults: tuple[SchedulerDefaults, ...]
-    tuning_weeks: Figure
-    tuning_weeks_multi_node: Figure
+    effort: Mapping[Topology, Effort]
     reference: str
     aliases: tuple[str, ...] = ()
     vendors: tuple[str, ...] = ()

@@ -1,9 +1,10 @@
 """The catalogue's files as raw rows, and a user's files laid over them.
 
-Shipped: accelerators.toml, engines.toml, precisions.toml, economics.toml, models.toml, offers.csv, api_prices.csv in
-data/. A user's TOML file has the same tables: [models."x"], [accelerators.x], [engines.x], [precisions.x],
-[economics], [[offers]], [[api_prices]]. New names add rows. A known accelerator, engine or precision and the economics
-change in the keys given; a number and its provenance are replaced together. Models and API prices are replaced whole.
+Shipped: accelerators.toml, engines.toml, precisions.toml, grid.toml, economics.toml, models.toml, offers.csv,
+api_prices.csv in data/. A user's TOML file has the same tables: [models."x"], [accelerators.x], [engines.x],
+[precisions.x], [grid.x], [economics], [[offers]], [[api_prices]]. New names add rows. A known accelerator, engine,
+precision or grid region and the economics change in the keys given; a number and its provenance are replaced together.
+Models and API prices are replaced whole.
 """
 
 import csv
@@ -16,13 +17,18 @@ from typing import Any, Final
 
 from trilemma.catalogue.market import PRICE_KEYS
 from trilemma.catalogue.names import index_names, key_of
+from trilemma.catalogue.rates import EXCHANGE_RATES, GRID, GRID_REGION
 from trilemma.catalogue.rows import Row
 from trilemma.errors import InputError
 
 DATA: Final = Path(__file__).with_name("data")
-NAMED: Final = ("models", "accelerators", "engines", "precisions")
+NAMED: Final = ("models", "accelerators", "engines", "precisions", "grid")
 LISTED: Final = {"offers": "name", "api_prices": "model"}
-BELOW: Final = {"accelerators": ("flops",), "precisions": ("on",)}
+BELOW: Final = {
+    "accelerators": {"flops": 1},
+    "precisions": {"on": 1},
+    "engines": {"effort": 2},
+}  # tables merged, how deep
 TEXT_COLUMNS: Final = {"name", "accelerator", "kind", "market", "currency", "source", "as_of", "reference", "model"}
 
 
@@ -50,7 +56,7 @@ class Tables:
 def shipped() -> Tables:
     """The rows of data/, except models."""
     tables = Tables()
-    for name in ("accelerators", "engines", "precisions"):
+    for name in ("accelerators", "engines", "precisions", "grid"):
         file = f"{name}.toml"
         for key, values in read_toml(DATA / file)[name].items():
             tables.rows[name][key] = Raw(values=values, where=f"{file}: {name}.{key}")
@@ -76,7 +82,30 @@ def lay_over(tables: Tables, path: Path) -> None:
             _lay_listed(tables.rows[table], table, data[table], file)
     if "economics" in data:
         where = f"{file}: economics"
-        tables.economics = Raw(values={**tables.economics.values, **_table(data["economics"], where)}, where=where)
+        new = _table(data["economics"], where)
+        tables.economics = Raw(values=_lay_rates(tables.economics.values, new, where), where=where)
+
+
+def _lay_rates(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Rates with the given ones over them: a grid's region or its number, whichever is said last; currencies add up."""
+    if new.keys() & {GRID, GRID_REGION}:
+        old = {key: value for key, value in old.items() if key not in {GRID, GRID_REGION}}
+    rates = {**old, **new}
+    if EXCHANGE_RATES in old and EXCHANGE_RATES in new:
+        rates[EXCHANGE_RATES] = _merged(old[EXCHANGE_RATES], new[EXCHANGE_RATES], f"{where}.{EXCHANGE_RATES}", depth=1)
+    return rates
+
+
+def _merged(old: Mapping[str, Any], new: object, where: str, *, depth: int) -> dict[str, Any]:
+    """A table with the keys of another over it, and the tables below it down to `depth`."""
+    given = _table(new, where)
+    if depth == 1:
+        return {**old, **given}
+    below = {
+        key: _merged(old[key], value, f"{where}.{key}", depth=depth - 1) if key in old else value
+        for key, value in given.items()
+    }
+    return {**old, **below}
 
 
 def _lay_named(rows: dict[str, Raw], table: str, given: object, file: str) -> None:
@@ -89,9 +118,9 @@ def _lay_named(rows: dict[str, Raw], table: str, given: object, file: str) -> No
             rows[name] = Raw(values=new, where=where)
             continue
         old = rows[known].values
-        for key in BELOW.get(table, ()):
+        for key, depth in BELOW.get(table, {}).items():
             if key in new:
-                new[key] = {**old.get(key, {}), **_table(new[key], f"{where}.{key}")}
+                new[key] = _merged(old.get(key, {}), new[key], f"{where}.{key}", depth=depth)
         rows[known] = Raw(values={**old, **new}, where=where)
 
 
@@ -137,11 +166,18 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _csv_rows(path: Path) -> Iterator[Raw]:
-    """Rows of a shipped CSV file: empty cells are absent keys, aliases are split at ';'."""
+    """Rows of a shipped CSV file: empty cells are absent keys, aliases are split at ';'.
+
+    A column "start_s.value" is the key value of the table start_s.
+    """
     with path.open(encoding="utf-8", newline="") as lines:
         reader = csv.DictReader(lines)
         for cells in reader:
-            values = {key: _cell(key, text) for key, text in cells.items() if text}
+            values: dict[str, Any] = {}
+            for column, text in cells.items():
+                table, _, key = column.rpartition(".")
+                if text:
+                    (values.setdefault(table, {}) if table else values)[key] = _cell(key, text)
             yield Raw(values=values, where=f"{path.name}:{reader.line_num}", joint=": ")
 
 
@@ -176,7 +212,7 @@ def digest(tables: Tables) -> str:
     """SHA-256 over every row, shipped models and fitted tables included; the same rows give the same digest."""
     import hashlib
 
-    known = {"accelerators.toml", "engines.toml", "precisions.toml", "economics.toml"}
+    known = {"accelerators.toml", "engines.toml", "precisions.toml", "grid.toml", "economics.toml"}
     others = {path.name: read_toml(path) for path in sorted(DATA.glob("*.toml")) if path.name not in known}
     rows = {table: {name: raw.values for name, raw in named.items()} for table, named in tables.rows.items()}
     everything = canonical({"rows": rows, "economics": tables.economics.values, "others": others})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.catalogue import Catalogue
 from trilemma.catalogue.figure import Figure, weakest
+from trilemma.catalogue.market import HOURLY
 from trilemma.catalogue.names import key_of
 from trilemma.catalogue.offer import Offer, OfferKind
 from trilemma.catalogue.support import precision_on
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 Value = str | float | int | bool | None
 Rows = list[dict[str, Value]]
-TABLES: Final = ("models", "accelerators", "offers", "engines", "precisions", "economics", "api")
+TABLES: Final = ("models", "accelerators", "offers", "engines", "precisions", "economics", "grid", "api")
 TERA: Final = 1e12
 
 
@@ -28,12 +29,12 @@ def catalogue_rows(
     catalogue: Catalogue, table: str, *, contains: str = "", accelerator: str | None = None, kind: str | None = None,
     details: bool = False, parameters: "Callable[[Model], tuple[int, int]] | None" = None,
 ) -> Rows:  # fmt: skip
-    """The rows of one table: models, accelerators, offers, engines, precisions, economics or api.
+    """The rows of one table: models, accelerators, offers, engines, precisions, economics, grid or api.
 
     `contains` keeps rows in which any text contains it, whatever the case. `accelerator` filters offers and says of
-    precisions what they run in there. `kind` filters offers ("spot", "reserved-3y"). `details` lists accelerators and
-    engines number by number, each with low, high, source, date and reference. `parameters` counts a model's total and
-    active parameters. Raises InputError for a table, an accelerator or a kind that does not exist.
+    precisions what they run in there. `kind` filters offers ("spot", "reserved-3y"). `details` lists accelerators,
+    engines and offers number by number, each with low, high, source, date and reference. `parameters` counts a model's
+    total and active parameters. Raises InputError for a table, an accelerator or a kind that does not exist.
 
     >>> from trilemma.catalogue.catalogue import load_catalogue
     >>> rows = catalogue_rows(load_catalogue(), "offers", accelerator="h100", kind="on-demand")
@@ -43,10 +44,11 @@ def catalogue_rows(
     makers: Mapping[str, Callable[[], Rows]] = {
         "models": lambda: model_rows(catalogue, parameters=parameters),
         "accelerators": lambda: accelerator_rows(catalogue, details=details),
-        "offers": lambda: offer_rows(catalogue, accelerator=accelerator, kind=kind),
+        "offers": lambda: offer_rows(catalogue, accelerator=accelerator, kind=kind, details=details),
         "engines": lambda: engine_rows(catalogue, details=details),
         "precisions": lambda: precision_rows(catalogue, accelerator=accelerator),
         "economics": lambda: [{"rate": name, **_figure(f)} for name, f in catalogue.economics.figures.items()],
+        "grid": lambda: grid_rows(catalogue),
         "api": lambda: api_rows(catalogue),
     }
     if table not in makers:
@@ -121,22 +123,24 @@ def _accelerator(row: Accelerator, has_offer: bool) -> dict[str, Value]:
     }
 
 
-def offer_rows(catalogue: Catalogue, *, accelerator: str | None = None, kind: str | None = None) -> Rows:
-    """Every offer, default or not; accelerators without any show one row that says so."""
+def offer_rows(
+    catalogue: Catalogue, *, accelerator: str | None = None, kind: str | None = None, details: bool = False
+) -> Rows:
+    """Every offer, default or not; accelerators without any show one row that says so. Or one number a row."""
     names = list(catalogue.accelerators) if accelerator is None else [catalogue.accelerator(accelerator).name]
     kinds = None if kind is None else [kind]
     rows: Rows = []
     for name in names:
         found = catalogue.offers_for(name, kinds, default_only=False)
-        rows += [_offer(offer) for offer in found]
-        if not found and kind is None:
+        rows += [row for offer in found for row in (_offer_numbers(offer) if details else [_offer(offer)])]
+        if not found and kind is None and not details:
             rows.append({"offer": f"{name}: no offer", "accelerator": name} | dict.fromkeys(OFFER_KEYS))
     return rows
 
 
 OFFER_KEYS: Final = (
-    "kind", "market", "usd_per_unit", "usd_per_gpu_h", "low", "high", "unit_gpus", "upfront_share", "default",
-    "source", "as_of", "reference",
+    "kind", "market", "usd_per_unit", "usd_per_gpu_h", "low", "high", "unit_gpus", "upfront_share",
+    "interruptions_per_h", "start_s", "billing_increment_h", "default", "source", "as_of", "reference",
 )  # fmt: skip
 
 
@@ -153,9 +157,23 @@ def _offer(offer: Offer) -> dict[str, Value]:
         "high": offer.price.high,
         "unit_gpus": offer.purchase_unit_gpus,
         "upfront_share": offer.upfront_share or None,
+        "interruptions_per_h": _value(offer.interruptions_per_h),
+        "start_s": _value(offer.start_s),
+        "billing_increment_h": offer.billing_increment_h if offer.kind in HOURLY else None,
         "default": offer.default,
         **_provenance(offer.price),
     }
+
+
+def _offer_numbers(offer: Offer) -> Rows:
+    """The price and what else is known of an offer, each with its provenance."""
+    unit = "usd_per_unit" if offer.kind is OfferKind.OWNED else "usd_per_gpu_h"
+    numbers = {unit: offer.price, "interruptions_per_h": offer.interruptions_per_h, "start_s": offer.start_s}
+    return [
+        {"offer": offer.name, "kind": offer.label, "number": name, **_figure(figure)}
+        for name, figure in numbers.items()
+        if figure is not None
+    ]
 
 
 def engine_rows(catalogue: Catalogue, *, details: bool = False) -> Rows:
@@ -165,8 +183,9 @@ def engine_rows(catalogue: Catalogue, *, details: bool = False) -> Rows:
             {"engine": row.name, "number": name, **_figure(figure)}
             for row in catalogue.engines.values()
             for name, figure in {
-                **row.figures, "tuning_weeks": row.tuning_weeks,
-                "tuning_weeks_multi_node": row.tuning_weeks_multi_node,
+                **row.figures,
+                **{f"{topology}.weeks": work.weeks for topology, work in row.effort.items()},
+                **{f"{topology}.upkeep_scale": work.upkeep_scale for topology, work in row.effort.items()},
             }.items()
         ]  # fmt: skip
     return [
@@ -183,7 +202,7 @@ def engine_rows(catalogue: Catalogue, *, details: bool = False) -> Rows:
                 + (f" (not {', '.join(d.except_families)})" if d.except_families else "")
                 for d in row.scheduler_defaults
             ),
-            "tuning_weeks": row.tuning_weeks.value,
+            **{f"weeks_{topology}": work.weeks.value for topology, work in row.effort.items()},
             "as_of": row.as_of,
             "reference": row.reference,
         }
@@ -214,6 +233,22 @@ def precision_rows(catalogue: Catalogue, *, accelerator: str | None = None) -> R
     return rows
 
 
+def grid_rows(catalogue: Catalogue) -> Rows:
+    """Regions of the electricity grid with the carbon of a kilowatt-hour."""
+    return [
+        {
+            "region": region.name,
+            "title": region.title,
+            "gco2_per_kwh": region.gco2_per_kwh.value,
+            "low": region.gco2_per_kwh.low,
+            "high": region.gco2_per_kwh.high,
+            "aliases": ", ".join(region.aliases),
+            **_provenance(region.gco2_per_kwh),
+        }
+        for region in catalogue.grid.values()
+    ]
+
+
 def api_rows(catalogue: Catalogue) -> Rows:
     """API prices in USD per million tokens."""
     rows: Rows = []
@@ -227,7 +262,9 @@ def api_rows(catalogue: Catalogue) -> Rows:
             "output_usd_per_mtok": price.output_usd_per_mtok.value,
             "output_low": price.output_usd_per_mtok.low,
             "output_high": price.output_usd_per_mtok.high,
-            "cached_input_usd_per_mtok": None if cached is None else cached.value,
+            "cached_input_usd_per_mtok": _value(cached),
+            "cached_low": None if cached is None else cached.low,
+            "cached_high": None if cached is None else cached.high,
             "aliases": ", ".join(price.aliases),
             **_provenance(price.output_usd_per_mtok),
         })  # fmt: skip
@@ -240,6 +277,11 @@ def _figure(figure: Figure) -> dict[str, Value]:
 
 def _provenance(figure: Figure) -> dict[str, Value]:
     return {"source": figure.source.label, "as_of": figure.as_of, "reference": figure.reference}
+
+
+def _value(figure: Figure | None) -> float | None:
+    """The number; None is shown as unavailable."""
+    return None if figure is None else figure.value
 
 
 def _tera(flops: float | None) -> float | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from trilemma.catalogue.figure import Figure
+from trilemma.units import SECONDS_PER_H
 
 
 class OfferKind(StrEnum):
@@ -20,8 +21,10 @@ class Offer:
     """One priced way to get `purchase_unit_gpus` GPUs of `accelerator`.
 
     `price` is USD per purchase unit for OWNED (the node or rack, before network uplift) and USD per GPU-hour for the
-    others. `term_months` and `upfront_share` apply to RESERVED; `interruptions_per_h` to SPOT (None: unknown).
-    `market` says whose price it is ("market median", "hyperscaler", "neocloud").
+    others. `term_months` and `upfront_share` apply to RESERVED; `interruptions_per_h`, per instance-hour, to SPOT
+    (None: unknown). `start_s` is the time until a rented instance answers (None: `Economics.instance_start_s`);
+    `billing_increment_h` the smallest time charged, ON_DEMAND and SPOT. `market` says whose price it is ("market
+    median", "hyperscaler", "neocloud").
     """
 
     name: str
@@ -32,7 +35,9 @@ class Offer:
     market: str
     term_months: int = 0
     upfront_share: float = 0.0
-    interruptions_per_h: float | None = None
+    interruptions_per_h: Figure | None = None
+    start_s: Figure | None = None
+    billing_increment_h: float = 1 / SECONDS_PER_H
     currency: str = "USD"
     default: bool = True
 

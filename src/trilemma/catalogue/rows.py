@@ -8,7 +8,16 @@ from trilemma.catalogue.figure import Figure, Source
 from trilemma.errors import InputError
 
 SOURCES = {source.label: source for source in Source}
-CURRENCIES = ("USD",)
+DOLLARS = "USD"
+
+
+def is_currency(code: str) -> bool:
+    """Whether a text is a currency code: three capital letters.
+
+    >>> is_currency("EUR"), is_currency("euro")
+    (True, False)
+    """
+    return len(code) == 3 and code.isascii() and code.isalpha() and code.isupper()
 
 
 class Row:
@@ -138,6 +147,14 @@ class Row:
         below.end()
         return figure
 
+    def figures(self, key: str, *, above_zero: bool = False) -> dict[str, Figure]:
+        """Named figures below a key; empty where it is absent."""
+        self._read.add(key)
+        if key not in self._values:
+            return {}
+        below = self.table(key)
+        return {name: below.figure(name, above_zero=above_zero) for name in below._values}
+
     def sourced(self, value: str, low: str, high: str, *, above_zero: bool = True) -> Figure:
         """The figure spread over keys of this row: a value, its bounds, and source, as_of, reference."""
         number = self.number(value, above_zero=above_zero)
@@ -157,13 +174,11 @@ class Row:
         )
 
     def currency(self) -> str:
-        """The money of the row's prices; everything is in US dollars."""
-        if self.has("currency") and self._values["currency"] not in CURRENCIES:
-            raise InputError(
-                self.place("currency"), expected="USD", found=repr(self._values["currency"]),
-                hint="convert the prices and name the rate in the reference",
-            )  # fmt: skip
-        return self.text("currency", "USD")
+        """The money of the row's prices, a code of three letters; US dollars where nothing is said."""
+        code = self.text("currency", DOLLARS)
+        if not is_currency(code):
+            raise InputError(self.place("currency"), expected="a currency such as EUR", found=repr(code))
+        return code
 
     def end(self) -> None:
         """Refuses keys that nothing has read."""

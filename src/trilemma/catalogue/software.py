@@ -1,6 +1,6 @@
 """Engine and precision rows: tables of engines.toml and precisions.toml as values."""
 
-from trilemma.catalogue.engine import Engine, SchedulerDefaults
+from trilemma.catalogue.engine import Effort, Engine, SchedulerDefaults, Topology
 from trilemma.catalogue.hardware import FORMATS
 from trilemma.catalogue.precision import FamilyRule, Precision, Role
 from trilemma.catalogue.rows import Row
@@ -28,8 +28,7 @@ def read_engine(name: str, row: Row) -> Engine:
         gpu_memory_utilization=share.value,
         framework_bytes=framework.value,
         scheduler_defaults=tuple(_scheduler(below) for below in row.entries("scheduler_defaults")),
-        tuning_weeks=row.figure("tuning_weeks"),
-        tuning_weeks_multi_node=row.figure("tuning_weeks_multi_node"),
+        effort=_effort(row.table("effort")),
         figures={"gpu_memory_utilization": share, "framework_bytes": framework},
     )
     row.end()
@@ -39,6 +38,17 @@ def read_engine(name: str, row: Row) -> Engine:
             found="none", hint="smaller GPUs need defaults too",
         )  # fmt: skip
     return engine
+
+
+def _effort(row: Row) -> dict[Topology, Effort]:
+    """Weeks and upkeep of every topology."""
+    effort = {}
+    for topology in Topology:
+        below = row.table(topology.value)
+        effort[topology] = Effort(weeks=below.figure("weeks"), upkeep_scale=below.figure("upkeep_scale"))
+        below.end()
+    row.end()
+    return effort
 
 
 def _scheduler(row: Row) -> SchedulerDefaults:

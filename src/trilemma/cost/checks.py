@@ -10,20 +10,27 @@ from trilemma.catalogue.offer import Offer, OfferKind
 from trilemma.errors import InputError
 from trilemma.metrics.activity import Activity, Capacity, Schedule
 
-ABOVE_ZERO = ("horizon_months", "model_life_months")
+ABOVE_ZERO = frozenset({"horizon_months", "model_life_months"})
+# Names are looked up once: a plan prices some thousand bills.
+AMOUNTS = tuple(f.name for f in fields(Economics) if f.name not in {"figures", "exchange_rates"})
+COUNTED = tuple(f.name for f in fields(Activity) if f.name not in {"rate_rps", "prefill_w", "decode_w", "busy_at"})
 
 
 def _amount(where: str, value: float, *, above_zero: bool = False) -> None:
-    expected = f"a finite number {'above 0' if above_zero else 'of at least 0'}"
     if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+        expected = f"a finite number {'above 0' if above_zero else 'of at least 0'}"
         raise InputError(where, expected=expected, found=repr(value))
+
+
+def _at_most(where: str, value: float, most: float, *, what: str) -> None:
+    if value > most * (1 + 1e-9):
+        raise InputError(where, expected=f"at most {what}, {most:g}", found=repr(value))
 
 
 def check_economics(economics: Economics) -> None:
     """Raises InputError naming the field: NaN, negative, a horizon or life of zero, PUE below 1, residual above 1."""
-    for f in fields(economics):
-        if f.name != "figures":
-            _amount(f"economics.{f.name}", float(getattr(economics, f.name)), above_zero=f.name in ABOVE_ZERO)
+    for name in AMOUNTS:
+        _amount(f"economics.{name}", float(getattr(economics, name)), above_zero=name in ABOVE_ZERO)
     if economics.pue < 1:
         raise InputError("economics.pue", expected="at least 1 (all power over IT power)", found=repr(economics.pue))
     if economics.residual_share > 1:
@@ -55,14 +62,31 @@ def check_offer(offer: Offer, *, accelerator: str) -> None:
     if offer.kind is OfferKind.RESERVED and offer.term_months < 1:
         raise InputError(f"{where}.term_months", expected="a term of at least 1 month", found=repr(offer.term_months))
     if offer.interruptions_per_h is not None:
-        _amount(f"{where}.interruptions_per_h", offer.interruptions_per_h)
+        _amount(f"{where}.interruptions_per_h", offer.interruptions_per_h.value)
+    if offer.start_s is not None:
+        _amount(f"{where}.start_s", offer.start_s.value)
+    _amount(f"{where}.billing_increment_h", offer.billing_increment_h)
 
 
 def check_run(activity: Activity, capacity: Capacity) -> None:
-    """Raises InputError for negative or NaN activity or knee, and for a saturation that is not above 0."""
-    for f in fields(activity):
-        if f.name != "rate_rps":  # infinite where everything arrives at once; not used for prices
-            _amount(f"activity.{f.name}", float(getattr(activity, f.name)))
+    """Raises InputError for negative or NaN activity or knee, for parts larger than their whole, and for a saturation
+    that is not above 0."""
+    for name in COUNTED:  # the offered rate, not used for prices, is infinite where everything arrives at once
+        _amount(f"activity.{name}", float(getattr(activity, name)))
+    for name in ("prefill_w", "decode_w"):
+        watts = getattr(activity, name)
+        if watts is not None:
+            _amount(f"activity.{name}", watts)
+    busy_gpu_s = activity.prefill_gpu_s + activity.decode_gpu_s
+    _at_most("activity.lost_gpu_s", activity.lost_gpu_s, busy_gpu_s, what="the busy GPU-seconds")
+    prompt = activity.prompt_tokens_in_limits
+    _at_most("activity.cached_prompt_tokens", activity.cached_prompt_tokens, prompt, what="prompt_tokens_in_limits")
+    _at_most("activity.cached_prefill_share", activity.cached_prefill_share, 1.0, what="the whole")
+    for at in activity.busy_at:
+        _amount("activity.busy_at.rps", at.rps, above_zero=True)
+        _amount("activity.busy_at.prefill_share", at.prefill_share)
+        _amount("activity.busy_at.decode_share", at.decode_share)
+        _at_most("activity.busy_at", at.prefill_share + at.decode_share, 1.0, what="the whole time")
     if capacity.saturation_rps is not None:
         _amount("capacity.saturation_rps", capacity.saturation_rps, above_zero=True)
     if capacity.knee_rps is not None:

@@ -1,9 +1,15 @@
 """People and machine time that make a deployment run: weeks of tuning, upkeep, benchmarking."""
 
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cache
+
 from trilemma.catalogue.economics import Economics
-from trilemma.catalogue.engine import Engine
-from trilemma.catalogue.figure import Figure
+from trilemma.catalogue.engine import Effort, Topology
+from trilemma.catalogue.model import Model
 from trilemma.catalogue.offer import OfferKind
+from trilemma.catalogue.precision import Precision
 from trilemma.cost.fleet import Fleet
 from trilemma.cost.lines import Dimension, Line, cite, cite_rates, dollars, number
 from trilemma.cost.money import WEEKS_PER_YEAR, energy_usd_per_h, spread_usd_per_h, tuning_usd
@@ -12,11 +18,54 @@ from trilemma.cost.use import ByUse
 from trilemma.deployment.spec import Deployment
 from trilemma.units import HOURS_PER_YEAR
 
+SIXTEEN_BITS = frozenset({"bf16", "fp16"})
+MADE_WHILE_LOADING = frozenset({"fp8"})  # of a 16-bit checkpoint, without calibration
 
-def tuning_weeks(engine: Engine, deployment: Deployment) -> Figure:
-    """Engineer-weeks until the engine serves well: more where a replica spans nodes."""
-    spans_nodes = deployment.parallelism.gpus > box_gpus(deployment.accelerator)
-    return engine.tuning_weeks_multi_node if spans_nodes else engine.tuning_weeks
+
+class PrecisionWork(StrEnum):
+    """What the weight format asks of engineers before the model can be served in it."""
+
+    NONE = "none"  # served as published, or in more bits
+    CHECK = "check"  # a stock checkpoint, or one quantised while loading: judge what the answers lose
+    OWN = "own"  # quantise with calibration, then judge
+
+
+PRECISION_RATES: Mapping[PrecisionWork, str] = {
+    PrecisionWork.CHECK: "checkpoint_check_weeks",
+    PrecisionWork.OWN: "quantisation_weeks",
+}
+
+
+def topology_of(deployment: Deployment) -> Topology:
+    """How far a replica spreads; a deployment does not say whether it is disaggregated."""
+    gpus = deployment.parallelism.gpus
+    if gpus > box_gpus(deployment.accelerator):
+        return Topology.MULTI_NODE
+    return Topology.SINGLE_GPU if gpus == 1 else Topology.NODE
+
+
+def precision_work(model: Model, precision: Precision) -> PrecisionWork:
+    """The work a format takes: none in the model's own format or in 16 bits, a check where a checkpoint in it is
+    published (an alias of the model names the format) or made while loading (FP8), one's own quantisation otherwise.
+
+    >>> from types import SimpleNamespace as Some
+    >>> llama = Some(precision="bf16", aliases=("nvidia/Llama-3.3-70B-Instruct-NVFP4",))
+    >>> [precision_work(llama, Some(name=name, aliases=())).value for name in ("bf16", "fp8", "nvfp4", "int4")]
+    ['none', 'check', 'check', 'own']
+    """
+    wanted = precision.name
+    if wanted == model.precision or wanted in SIXTEEN_BITS:
+        return PrecisionWork.NONE
+    names = {wanted, *precision.aliases}
+    if wanted in MADE_WHILE_LOADING or names & _words_of(model.aliases):
+        return PrecisionWork.CHECK
+    return PrecisionWork.OWN
+
+
+@cache
+def _words_of(names: tuple[str, ...]) -> frozenset[str]:
+    """The parts of names between dashes, slashes and the like, in lower case."""
+    return frozenset(re.split(r"[^a-z0-9]+", " ".join(names).lower()))
 
 
 def engineering_line(
@@ -48,23 +97,40 @@ def weeks_line(name: str, weeks: float, economics: Economics, *, weeks_source: s
     )
 
 
-def engineering_lines(fleet: Fleet, deployment: Deployment, engine: Engine, *, is_useful: bool) -> tuple[Line, ...]:
-    """Tuning and benchmarking spread over the model's life in production, upkeep hour by hour.
+def engineering_lines(fleet: Fleet, deployment: Deployment, effort: Effort, *, is_useful: bool) -> tuple[Line, ...]:
+    """Tuning, precision work and benchmarking spread over the model's life in production, upkeep hour by hour.
 
     Benchmarking burns energy on owned nodes, which are paid already; extra hours where hours are bought; nothing on
     a reservation, whose hours and energy are paid already.
     """
-    economics, weeks = fleet.economics, tuning_weeks(engine, deployment)
+    economics, scale = fleet.economics, effort.upkeep_scale.value
     salary = economics.engineer_usd_per_year
-    tuning = weeks_line("tuning", weeks.value, economics, weeks_source=cite(weeks), is_useful=is_useful)
+    tuning = weeks_line("tuning", effort.weeks.value, economics, weeks_source=cite(effort.weeks), is_useful=is_useful)
+    scaled = "" if scale == 1 else f" x {number(scale)}"
     upkeep = engineering_line(
         "upkeep",
-        economics.upkeep_fte * salary / HOURS_PER_YEAR,
-        formula=f"{number(economics.upkeep_fte)} FTE x {dollars(salary)} a year / {number(HOURS_PER_YEAR)} h",
-        source=cite_rates(economics, "upkeep_fte", "engineer_usd_per_year"),
+        economics.upkeep_fte * scale * salary / HOURS_PER_YEAR,
+        formula=(f"{number(economics.upkeep_fte)} FTE{scaled} x {dollars(salary)} a year / {number(HOURS_PER_YEAR)} h"),
+        source=cite_rates(economics, "upkeep_fte", "engineer_usd_per_year")
+        + (f"; upkeep_scale: {cite(effort.upkeep_scale)}" if scaled else ""),
         is_useful=is_useful,
     )
-    return (tuning, upkeep, *_benchmark_lines(fleet, is_useful=is_useful))
+    precision = _precision_lines(economics, deployment, is_useful=is_useful)
+    return (tuning, *precision, upkeep, *_benchmark_lines(fleet, is_useful=is_useful))
+
+
+def precision_rate(deployment: Deployment) -> str | None:
+    """The field of Economics that says how many weeks the deployment's format takes; None for no work."""
+    return PRECISION_RATES.get(precision_work(deployment.model, deployment.precision))
+
+
+def _precision_lines(economics: Economics, deployment: Deployment, *, is_useful: bool) -> tuple[Line, ...]:
+    rate = precision_rate(deployment)
+    weeks = 0.0 if rate is None else float(getattr(economics, rate))
+    if rate is None or not weeks:
+        return ()
+    source = f"{rate} of {deployment.precision.name}: {cite(economics.figures.get(rate))}"
+    return (weeks_line("precision work", weeks, economics, weeks_source=source, is_useful=is_useful),)
 
 
 def _benchmark_lines(fleet: Fleet, *, is_useful: bool) -> tuple[Line, ...]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,10 @@ from trilemma.catalogue.economics import Economics
 from trilemma.catalogue.offer import Offer, OfferKind
 from trilemma.cost.packing import box_gpus, paid_gpus, whole_where_meant
 from trilemma.cost.power import Power, node_power
-from trilemma.cost.use import GpuUse, gpu_use
+from trilemma.cost.use import ByUse, GpuUse, gpu_use
 from trilemma.deployment.spec import Deployment
 from trilemma.metrics.activity import Activity, Capacity, Schedule
+from trilemma.units import SECONDS_PER_H
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -21,16 +23,35 @@ FloatArray = npt.NDArray[np.float64]
 CHARGES_ALL_DAY = frozenset({OfferKind.OWNED, OfferKind.RESERVED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: what only some offers ask for is reckoned when asked, and kept
 class Fleet:
-    """What an offer charges for: GPUs by use and watts by state over the period; `units` at the peak."""
+    """What an offer charges for: GPUs by use (k intervals) and watts by state over the period; `units` at the peak.
+
+    `gpus` are the paid GPUs by use, averaged over the period, and `paid_gpus` their sum as reckoned from whole units.
+    """
 
     accelerator: Accelerator
     offer: Offer
     economics: Economics
+    activity: Activity
+    schedule: Schedule
+    gpus_per_replica: int
     use: GpuUse
-    power: Power
+    gpus: ByUse
+    paid_gpus: float
     units: int
+    unloaded_idle_share: float
+
+    @cached_property
+    def power(self) -> Power:
+        """Watts by state, over the period."""
+        return node_power(
+            self.accelerator,
+            self.use,
+            unloaded_idle_share=self.unloaded_idle_share,
+            prefill_w=self.activity.prefill_w,
+            decode_w=self.activity.decode_w,
+        )
 
     @property
     def nodes(self) -> float:
@@ -38,9 +59,32 @@ class Fleet:
         return self.units * self.offer.purchase_unit_gpus / self.accelerator.gpus_per_node
 
     @property
-    def paid_gpus(self) -> float:
-        """GPUs paid for, averaged over the period."""
-        return self.use.over_period(self.use.paid)
+    def start_s(self) -> float:
+        """Seconds until a rented instance answers."""
+        start_s = self.offer.start_s
+        return self.economics.instance_start_s if start_s is None else start_s.value
+
+    @cached_property
+    def added_gpus(self) -> FloatArray:
+        """(k,) paid GPUs that were not there in the interval before; the first follows the last."""
+        paid = self.use.paid
+        return np.maximum(paid - np.concatenate((paid[-1:], paid[:-1])), 0.0)
+
+    @property
+    def stopped_gpus(self) -> int:
+        """GPUs that stop when one instance is taken away: its own, or those of the replica that spans it."""
+        unit = self.offer.purchase_unit_gpus
+        return math.ceil(self.gpus_per_replica / unit) * unit
+
+    @property
+    def spare_gpus(self) -> float | None:
+        """GPUs paid, on average, while they replace interrupted instances and repeat lost work; None where the rate of
+        interruptions is unavailable."""
+        rate = self.offer.interruptions_per_h
+        if rate is None:
+            return None
+        stops_per_h = self.paid_gpus / self.offer.purchase_unit_gpus * rate.value
+        return stops_per_h * self.stopped_gpus * (self.start_s + self.economics.spot_lost_work_s) / SECONDS_PER_H
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +124,12 @@ class Case:
             accelerator=accelerator,
             offer=self.offer,
             economics=self.economics,
+            activity=self.activity,
+            schedule=self.schedule,
+            gpus_per_replica=size,
             use=use,
-            power=node_power(accelerator, use, unloaded_idle_share=self.unloaded_idle_share),
+            gpus=use.mean,
+            paid_gpus=use.over_period(paid),
             units=math.ceil(float(paid.max()) / unit - 1e-9),
+            unloaded_idle_share=self.unloaded_idle_share,
         )

@@ -37,6 +37,7 @@ def api_volumes(activity: Activity, *, load_rps: float) -> Volumes:
         requests_in_limits_per_h=requests_per_h,
         prompt_tokens_per_h=activity.prompt_tokens_in_limits * scale,
         output_tokens_per_h=activity.output_tokens_in_limits * scale,
+        cached_prompt_tokens_per_h=activity.cached_prompt_tokens * scale,
     )
 
 
@@ -57,9 +58,8 @@ def api_bill(
         raise InputError(f"api.{api_price.model}.currency", expected="USD", found=repr(api_price.currency))
     rate_rps = activity.rate_rps if math.isfinite(activity.rate_rps) else activity.requests / activity.span_s
     volumes = api_volumes(activity, load_rps=rate_rps if schedule is None else schedule.mean_load_rps)
-    prices = {"input": api_price.input_usd_per_mtok, "output": api_price.output_usd_per_mtok}
-    tokens = {"input": volumes.prompt_tokens_per_h, "output": volumes.output_tokens_per_h}
-    lines = tuple(_tokens_line(api_price.model, side, prices[side], tokens[side]) for side in prices)
+    charged = _charged(api_price, volumes)
+    lines = tuple(_tokens_line(api_price.model, side, price, tokens) for side, (price, tokens) in charged.items())
     weeks = economics.figures.get("api_wrapper_weeks")
     wrapper = weeks_line(
         "wrapper",
@@ -70,8 +70,7 @@ def api_bill(
     )
     notes = [] if as_of is None else list(stale_prices([api_price], as_of))
     notes.append("answers of the API are taken to meet the limits; its latency is not known here")
-    if api_price.cached_input_usd_per_mtok is not None:
-        notes.append("all input is priced as uncached: the share the provider would find in its cache is not known")
+    notes += _cache_notes(api_price, volumes)
     return Bill(
         offer=f"api {api_price.model}",
         kind="api",
@@ -88,14 +87,40 @@ def api_bill(
         headroom_is_split=True,
         reclaimable=(),
         notes=tuple(notes),
-        source=weakest(*(figure.source for figure in (weeks, *prices.values()) if figure is not None)),
+        source=weakest(
+            *(figure.source for figure in (weeks, *(price for price, _ in charged.values())) if figure is not None)
+        ),
     )
+
+
+def _charged(api_price: ApiPrice, volumes: Volumes) -> dict[str, tuple[Figure, float]]:
+    """(price, tokens an hour) by what is charged: what the run found in its prefix cache at the cached price, where
+    there is one."""
+    cached = volumes.cached_prompt_tokens_per_h if api_price.cached_input_usd_per_mtok is not None else 0.0
+    charged = {"input": (api_price.input_usd_per_mtok, volumes.prompt_tokens_per_h - cached)}
+    if api_price.cached_input_usd_per_mtok is not None and cached > 0:
+        charged["cached input"] = (api_price.cached_input_usd_per_mtok, cached)
+    return charged | {"output": (api_price.output_usd_per_mtok, volumes.output_tokens_per_h)}
+
+
+def _cache_notes(api_price: ApiPrice, volumes: Volumes) -> tuple[str, ...]:
+    """What part of the input is priced as cached, and why."""
+    priced = api_price.cached_input_usd_per_mtok is not None
+    if not volumes.cached_prompt_tokens_per_h:
+        unknown = "the share that the provider would find in its cache is not known"
+        return (f"all input is priced as uncached: {unknown}",) if priced else ()
+    share = f"{volumes.cached_prompt_tokens_per_h / volumes.prompt_tokens_per_h:.1%} of the input"
+    if priced:
+        return (f"{share} is priced as cached: what the run found in its prefix cache",)
+    return (f"{share} was in the run's prefix cache, but no price of cached input is known: all is priced as uncached",)
 
 
 def _tokens_line(model: str, side: str, price: Figure, tokens_per_h: float) -> Line:
     if not (math.isfinite(price.value) and price.value >= 0):
         raise InputError(
-            f"api.{model}.{side}_usd_per_mtok", expected="a finite price of at least 0", found=repr(price.value)
+            f"api.{model}.{side.replace(' ', '_')}_usd_per_mtok",
+            expected="a finite price of at least 0",
+            found=repr(price.value),
         )
     usd_per_h = tokens_per_h / 1e6 * price.value
     return Line(

@@ -1,22 +1,30 @@
 """What a reader of the bill has to know besides its numbers: obligations, unmeasured parts, what it rests on."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from trilemma.catalogue.dates import age_days, day_of
 from trilemma.catalogue.economics import Economics
+from trilemma.catalogue.engine import Effort
 from trilemma.catalogue.figure import Figure, Source, weakest
 from trilemma.catalogue.offer import Offer, OfferKind
 from trilemma.catalogue.staleness import STALE_DAYS, stale_prices
-from trilemma.cost.fleet import Fleet
-from trilemma.cost.lines import dollars, number
+from trilemma.cost.fleet import CHARGES_ALL_DAY, Fleet
+from trilemma.cost.lines import Line, dollars, number
 from trilemma.metrics.activity import Activity, Capacity, Schedule
-from trilemma.units import HOURS_PER_MONTH
+from trilemma.units import HOURS_PER_MONTH, SECONDS_PER_H, show_usd
 
 OWNED_RATES = (
     "capex_uplift", "residual_share", "pue", "electricity_usd_per_kwh", "colocation_usd_per_kw_month",
     "maintenance_share_per_year", "insurance_share_per_year", "operations_fte_per_node",
 )  # fmt: skip
 TARIFFS = ("electricity_usd_per_kwh", "colocation_usd_per_kw_month")
+# Rates that only some lines rest on.
+RATES_OF: Mapping[str, tuple[str, ...]] = {
+    "benchmarking": ("benchmark_gpu_hours",),
+    "interruptions": ("spot_lost_work_s",),
+}
 ALL_RATES = ("discount_rate", "engineer_usd_per_year", "upkeep_fte", "model_life_months")
 
 
@@ -54,13 +62,58 @@ def capacity_notes(capacity: Capacity, economics: Economics, offer: Offer) -> tu
         notes.append("the knee is unmeasured: headroom is not split into latency and reserve")
     elif capacity.saturation_rps is not None and capacity.knee_rps > capacity.saturation_rps * (1 + 1e-6):
         notes.append("the knee was measured above saturation: taken as saturation, latency headroom is 0")
-    if offer.kind is OfferKind.SPOT:
-        rate = offer.interruptions_per_h
-        known = "unknown" if rate is None else f"{number(rate)} an hour"
-        notes.append(f"spot interruptions are {known}: lost work and the spare capacity they need are not in this bill")
     if offer.kind is not OfferKind.OWNED:
-        notes.append(f"electricity is inside the rent; the energy shown takes a PUE of {number(economics.pue)}")
+        notes.append(
+            f"electricity is inside the rent; energy and carbon shown are not billed and take a PUE of "
+            f"{number(economics.pue)} and {number(economics.grid_gco2_per_kwh)} g CO2 per kWh"
+        )
     return tuple(notes)
+
+
+def interruption_notes(fleet: Fleet) -> tuple[str, ...]:
+    """Spot: the spare capacity that interruptions imply, or that their rate is unavailable."""
+    if fleet.offer.kind is not OfferKind.SPOT:
+        return ()
+    rate, spare = fleet.offer.interruptions_per_h, fleet.spare_gpus
+    if rate is None or spare is None:
+        return (
+            f"the rate of spot interruptions is unavailable for {fleet.offer.name}: lost work and the spare capacity "
+            f"they need are not in this bill",
+        )
+    return (
+        f"spot: {number(rate.value)} interruptions per instance-hour take {spare:.3g} spare GPUs on average; an "
+        f"interrupted replica is away for {minutes(fleet.start_s)}",
+    )
+
+
+def start_notes(fleet: Fleet) -> tuple[str, ...]:
+    """Where the fleet follows the load: that instances answer late, and what holding them earlier would cost."""
+    added, start_s, seconds = fleet.added_gpus, fleet.start_s, fleet.schedule.seconds
+    if fleet.offer.kind in CHARGES_ALL_DAY or not start_s or not added.any():
+        return ()
+    before_s = np.minimum(np.concatenate((seconds[-1:], seconds[:-1])), SECONDS_PER_H)
+    earlier_usd_per_h = float(added @ before_s) / fleet.schedule.period_s * fleet.offer.price.value
+    rises = int(np.count_nonzero(added))
+    notes = [
+        f"instances are added in {rises} of {seconds.size} intervals and answer {minutes(start_s)} after they are "
+        f"asked for: ask that far ahead; held up to an hour earlier they cost {show_usd(earlier_usd_per_h)}/h more"
+    ]
+    shortest_s = float(seconds[added > 0].min())
+    if start_s > shortest_s:
+        notes.append(
+            f"starting takes {minutes(start_s)}, longer than the interval of {minutes(shortest_s)} in which instances "
+            f"are added: a fleet that starts them when the interval begins is too late"
+        )
+    return tuple(notes)
+
+
+def minutes(seconds: float) -> str:
+    """A duration as notes print it.
+
+    >>> minutes(420), minutes(45)
+    ('7 min', '45 s')
+    """
+    return f"{number(float(f'{seconds / 60:.3g}'))} min" if seconds >= 60 else f"{number(float(f'{seconds:.3g}'))} s"
 
 
 def load_notes(fleet: Fleet, schedule: Schedule, activity: Activity, *, gpus_per_replica: int) -> tuple[str, ...]:
@@ -98,12 +151,25 @@ def price_notes(offer: Offer, economics: Economics, as_of: str | None) -> tuple[
     return tuple(notes)
 
 
-def figures_used(offer: Offer, economics: Economics, weeks: Figure) -> dict[str, Figure]:
+def figures_used(
+    fleet: Fleet, effort: Effort, lines: tuple[Line, ...], *, precision_rate: str | None
+) -> dict[str, Figure]:
     """Every sourced number the bill rests on, by name; what the user gave is not among them."""
+    offer, economics = fleet.offer, fleet.economics
     names = ALL_RATES + (("horizon_months", *OWNED_RATES) if offer.kind is OfferKind.OWNED else ())
-    names += () if offer.kind is OfferKind.RESERVED else ("benchmark_gpu_hours",)
-    rates = {name: economics.figures[name] for name in names if name in economics.figures}
-    return {f"price of {offer.name}": offer.price, "tuning weeks": weeks, **rates}
+    figures: dict[str, Figure | None] = {f"price of {offer.name}": offer.price, "tuning weeks": effort.weeks}
+    if effort.upkeep_scale.value != 1:
+        figures["upkeep scale"] = effort.upkeep_scale
+    for line in lines:
+        names += RATES_OF.get(line.name, ())
+        if line.name in {"start-up", "interruptions"}:
+            figures["start_s"] = economics.figures.get("instance_start_s") if offer.start_s is None else offer.start_s
+        if line.name == "interruptions":
+            figures["interruptions"] = offer.interruptions_per_h
+        if line.name == "precision work" and precision_rate is not None:
+            names += (precision_rate,)
+    figures |= {name: economics.figures.get(name) for name in names}
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def rests_on(figures: dict[str, Figure]) -> tuple[Source, str]:

@@ -2,11 +2,18 @@
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+import numpy.typing as npt
+
 from trilemma.catalogue.offer import OfferKind
 from trilemma.cost.fleet import Fleet
 from trilemma.cost.lines import Dimension, Line, cite, cite_rates, dollars, number
 from trilemma.cost.money import annuity_usd_per_h, energy_usd_per_h, monthly_usd_per_h, upfront_factor
-from trilemma.units import HOURS_PER_MONTH, HOURS_PER_YEAR
+from trilemma.cost.use import ByUse
+from trilemma.units import HOURS_PER_MONTH, HOURS_PER_YEAR, SECONDS_PER_H
+
+FloatArray = npt.NDArray[np.float64]
+FINEST_INCREMENT_S = 1.0  # time charged by the second is charged as it is used
 
 
 def _per_unit(
@@ -24,7 +31,7 @@ def _per_unit(
         name=name,
         dimension=dimension,
         usd_per_h=fleet.units * unit_usd_per_h,
-        split=fleet.use.mean.times(unit_usd_per_h / fleet.offer.purchase_unit_gpus),
+        split=fleet.gpus.times(unit_usd_per_h / fleet.offer.purchase_unit_gpus),
         formula=formula,
         source=source,
         scales_with_price=priced,
@@ -62,7 +69,18 @@ def energy_line(fleet: Fleet) -> Line:
         usd_per_h=energy_usd_per_h(watts, pue=economics.pue, usd_per_kwh=tariff),
         split=fleet.power.by_use.times(usd_per_w_h),
         formula=(f"{number(watts)} W / 1,000 x {number(economics.pue)} PUE x {dollars(tariff)} per kWh"),
-        source=f"watts: run's activity and {fleet.accelerator.name}; {rates}",
+        source=f"watts: {_watts_source(fleet)}; {rates}",
+    )
+
+
+def _watts_source(fleet: Fleet) -> str:
+    """Whose watts the energy is reckoned from."""
+    activity, name = fleet.activity, fleet.accelerator.name
+    if activity.prefill_w is None or activity.decode_w is None:
+        return f"run's activity and {name}"
+    return (
+        f"run's activity, {number(round(activity.prefill_w))} W in prefill and {number(round(activity.decode_w))} W in "
+        f"decode predicted for its steps, idle watts of {name}"
     )
 
 
@@ -119,7 +137,7 @@ def _rent_line(fleet: Fleet, name: str, usd_per_gpu_h: float, formula: str) -> L
         name=name,
         dimension=Dimension.OPERATIONAL,
         usd_per_h=fleet.paid_gpus * usd_per_gpu_h,
-        split=fleet.use.mean.times(usd_per_gpu_h),
+        split=fleet.gpus.times(usd_per_gpu_h),
         formula=formula,
         source=f"price: {cite(fleet.offer.price)}",
         scales_with_price=True,
@@ -127,9 +145,97 @@ def _rent_line(fleet: Fleet, name: str, usd_per_gpu_h: float, formula: str) -> L
 
 
 def hourly_lines(fleet: Fleet) -> tuple[Line, ...]:
-    """On demand and spot: every hour that a held replica's units run, at work or not."""
+    """On demand: every hour that a held replica's units run, at work or not, while they start, and to the end of what
+    is charged."""
     price = fleet.offer.price.value
-    return (_rent_line(fleet, "rent", price, f"{number(fleet.paid_gpus)} GPUs x {dollars(price)} per GPU-hour"),)
+    rent = _rent_line(fleet, "rent", price, f"{number(fleet.paid_gpus)} GPUs x {dollars(price)} per GPU-hour")
+    return (rent, *_start_up_lines(fleet), *_increment_lines(fleet))
+
+
+def spot_lines(fleet: Fleet) -> tuple[Line, ...]:
+    """As on demand, and what interruptions take."""
+    return (*hourly_lines(fleet), *_interruption_lines(fleet))
+
+
+def _beside_rent(fleet: Fleet, name: str, split: ByUse, *, formula: str, source: str) -> Line:
+    """Rent of GPUs beside those that serve; `split` holds GPUs, averaged over the period."""
+    price = fleet.offer.price
+    usd = split.times(price.value)
+    return Line(
+        name=name,
+        dimension=Dimension.OPERATIONAL,
+        usd_per_h=split.total * price.value,
+        split=usd,
+        formula=f"{formula} x {dollars(price.value)} per GPU-hour",
+        source=f"price: {cite(price)}; {source}",
+        scales_with_price=True,
+    )
+
+
+def _start_up_lines(fleet: Fleet) -> tuple[Line, ...]:
+    """Instances are paid from the moment they are asked for, and answer later."""
+    added, start_s, period_s = float(fleet.added_gpus.sum()), fleet.start_s, fleet.schedule.period_s
+    if not added * start_s:
+        return ()
+    formula = f"{number(added)} GPUs x {number(start_s)} s / {number(period_s)} s"
+    waste = ByUse(waste=added * start_s / period_s)
+    return (_beside_rent(fleet, "start-up", waste, formula=formula, source=_start_source(fleet)),)
+
+
+def _start_source(fleet: Fleet) -> str:
+    start = fleet.offer.start_s
+    return cite_rates(fleet.economics, "instance_start_s") if start is None else f"start_s: {cite(start)}"
+
+
+def _increment_lines(fleet: Fleet) -> tuple[Line, ...]:
+    """What is released before the end of a charged increment is paid to that end."""
+    increment_s, schedule = fleet.offer.billing_increment_h * SECONDS_PER_H, fleet.schedule
+    if increment_s <= FINEST_INCREMENT_S:
+        return ()
+    unused_gpu_s = charged_beyond(fleet.use.paid, schedule.seconds, start_s=fleet.start_s, increment_s=increment_s)
+    if not unused_gpu_s:
+        return ()
+    formula = f"{number(unused_gpu_s / SECONDS_PER_H)} GPU-hours / {number(schedule.period_s / SECONDS_PER_H)} h"
+    idle = ByUse(idle=unused_gpu_s / schedule.period_s)
+    source = f"charged by {number(fleet.offer.billing_increment_h)} h: {fleet.offer.name}"
+    return (_beside_rent(fleet, "billing increments", idle, formula=formula, source=source),)
+
+
+def charged_beyond(paid: FloatArray, seconds: FloatArray, *, start_s: float, increment_s: float) -> float:
+    """GPU-seconds of a period that are charged after their release, since time is charged in whole increments.
+
+    paid (k,) GPUs in intervals of seconds (k,) that repeat for ever. The GPU added last is released first; it is held
+    for its start and for as long as it serves. What is needed again before the increment ends is charged to then only.
+
+    >>> charged_beyond(np.array([8.0, 16.0, 8.0]), np.array([3600.0, 1800.0, 1800.0]), start_s=0, increment_s=3600)
+    14400.0
+    """
+    unused_gpu_s, below = 0.0, float(paid.min())
+    for level in np.unique(paid)[1:].tolist():
+        held = paid >= level
+        first = int(np.flatnonzero(~held & np.roll(held, 1))[0])  # the period is read from a release on
+        held, lasting_s = np.roll(held, -first), np.roll(seconds, -first)
+        turns = np.concatenate(([0], np.flatnonzero(held[1:] != held[:-1]) + 1))
+        lengths_s = np.add.reduceat(lasting_s, turns)
+        rest_s, held_s = lengths_s[0::2], lengths_s[1::2] + start_s
+        beyond_s = np.ceil(held_s / increment_s - 1e-9) * increment_s - held_s
+        unused_gpu_s += (level - below) * float(np.minimum(np.maximum(beyond_s, 0.0), np.roll(rest_s, -1)).sum())
+        below = level
+    return unused_gpu_s
+
+
+def _interruption_lines(fleet: Fleet) -> tuple[Line, ...]:
+    """Instances taken away: each stops a unit's GPUs, or a whole replica's, until others have started and the lost work
+    is done again. The GPUs that this takes on average are the spare capacity that spot needs."""
+    rate, spare = fleet.offer.interruptions_per_h, fleet.spare_gpus
+    if rate is None or not spare:
+        return ()
+    instances = number(fleet.paid_gpus / fleet.offer.purchase_unit_gpus)
+    away_s = f"({number(fleet.start_s)} + {number(fleet.economics.spot_lost_work_s)}) s / {number(SECONDS_PER_H)} s"
+    stopped = f"{instances} instances x {number(rate.value)} an hour x {fleet.stopped_gpus} GPUs"
+    formula = f"({stopped} x {away_s}) spare GPUs"
+    source = f"rate: {cite(rate)}; {_start_source(fleet)}; {cite_rates(fleet.economics, 'spot_lost_work_s')}"
+    return (_beside_rent(fleet, "interruptions", ByUse(waste=spare), formula=formula, source=source),)
 
 
 def reserved_lines(fleet: Fleet) -> tuple[Line, ...]:
@@ -152,5 +258,5 @@ CHARGES: Mapping[OfferKind, Callable[[Fleet], tuple[Line, ...]]] = {
     OfferKind.OWNED: owned_lines,
     OfferKind.ON_DEMAND: hourly_lines,
     OfferKind.RESERVED: reserved_lines,
-    OfferKind.SPOT: hourly_lines,
+    OfferKind.SPOT: spot_lines,
 }

@@ -27,7 +27,11 @@ UNLOADED_IDLE_SHARE = Figure(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Power:
-    """Watts at the nodes over k intervals, each array (k,), before PUE."""
+    """Watts at the nodes over k intervals, each array (k,), before PUE.
+
+    `working_w` is what a GPU at work draws on average, `loaded_w` one that has a model and nothing to do, `unloaded_w`
+    one without a model.
+    """
 
     use: GpuUse
     chassis_w: FloatArray
@@ -35,6 +39,9 @@ class Power:
     idle_w: FloatArray
     released_w: FloatArray
     stranded_w: FloatArray
+    working_w: float
+    loaded_w: float
+    unloaded_w: float
 
     @property
     def total_w(self) -> FloatArray:
@@ -45,6 +52,14 @@ class Power:
     def mean_w(self) -> float:
         """Time average of all states."""
         return self.use.over_period(self.total_w)
+
+    @property
+    def extra_w_of_work_in_idle(self) -> float:
+        """Watts on top of the average if all idle GPUs (held or given back, asked for by nobody) worked."""
+        use = self.use
+        loaded = use.over_period(np.maximum(use.held - use.asked, 0.0))
+        unloaded = use.over_period(np.maximum(use.kept - use.held, 0.0))
+        return loaded * (self.working_w - self.loaded_w) + unloaded * (self.working_w - self.unloaded_w)
 
     @property
     def by_use(self) -> ByUse:
@@ -68,21 +83,34 @@ class Power:
 
 
 def node_power(
-    accelerator: Accelerator, use: GpuUse, *, unloaded_idle_share: float = UNLOADED_IDLE_SHARE.value
+    accelerator: Accelerator,
+    use: GpuUse,
+    *,
+    unloaded_idle_share: float = UNLOADED_IDLE_SHARE.value,
+    prefill_w: float | None = None,
+    decode_w: float | None = None,
 ) -> Power:
     """Watts of every paid GPU by its state, and of the chassis' share that goes with it.
 
-    A card bought singly carries its share of the chassis: chassis_w x paid / GPUs per node.
+    A card bought singly carries its share of the chassis: chassis_w x paid / GPUs per node. `prefill_w` and `decode_w`
+    are what a GPU busy with each draws, where the run says so; otherwise the accelerator's usual watts.
     """
+    prefill_w = accelerator.prefill_w if prefill_w is None else prefill_w
+    decode_w = accelerator.decode_w if decode_w is None else decode_w
     unloaded_w = accelerator.idle_w * unloaded_idle_share
     idle_gpus = np.maximum(use.held - use.prefill - use.decode, 0.0)
+    busy_w = use.prefill * prefill_w + use.decode * decode_w
+    busy = use.over_period(use.prefill + use.decode)
     return Power(
         use=use,
         chassis_w=accelerator.chassis_w * use.paid / accelerator.gpus_per_node,
-        busy_w=use.prefill * accelerator.prefill_w + use.decode * accelerator.decode_w,
+        busy_w=busy_w,
         idle_w=idle_gpus * accelerator.idle_w,
         released_w=np.maximum(use.kept - use.held, 0.0) * unloaded_w,
         stranded_w=np.maximum(use.paid - use.kept, 0.0) * unloaded_w,
+        working_w=use.over_period(busy_w) / busy if busy else decode_w,
+        loaded_w=accelerator.idle_w,
+        unloaded_w=unloaded_w,
     )
 
 

@@ -6,6 +6,7 @@ gaps between neighbours, so that they sum to what is paid only if the quantities
 
 import math
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from trilemma.metrics.activity import Activity, Capacity, Schedule
 
 FloatArray = npt.NDArray[np.float64]
+BUSIEST = 1 - 1e-6  # of a GPU's time: beyond it the idle share has no logarithm to speak of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +64,26 @@ class ByUse:
         }
 
     def __add__(self, other: "ByUse") -> "ByUse":
-        return ByUse(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+        # Field by field, not in a loop: a plan adds some thousand bills up.
+        return ByUse(
+            useful=self.useful + other.useful,
+            waste=self.waste + other.waste,
+            latency=self.latency + other.latency,
+            reserve=self.reserve + other.reserve,
+            idle=self.idle + other.idle,
+            stranded=self.stranded + other.stranded,
+        )
 
     def times(self, factor: float) -> "ByUse":
         """Every amount times `factor`."""
-        return ByUse(**{f.name: getattr(self, f.name) * factor for f in fields(self)})
+        return ByUse(
+            useful=self.useful * factor,
+            waste=self.waste * factor,
+            latency=self.latency * factor,
+            reserve=self.reserve * factor,
+            idle=self.idle * factor,
+            stranded=self.stranded * factor,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +134,20 @@ class GpuUse:
 
 
 def useful_share(activity: Activity) -> float:
-    """Token work inside the limits over all token work (late and recomputed tokens are waste); 0 where there is none.
+    """Work inside the limits over all work; 0 where there is none.
+
+    Busy GPU time that went into requests which failed is waste, and of the rest the token work of late and recomputed
+    tokens.
 
     >>> from types import SimpleNamespace
-    >>> useful_share(SimpleNamespace(useful_tokens=90, late_tokens=8, recomputed_tokens=2))
-    0.9
+    >>> run = {"useful_tokens": 90, "late_tokens": 8, "recomputed_tokens": 2, "prefill_gpu_s": 10, "decode_gpu_s": 30}
+    >>> useful_share(SimpleNamespace(**run, lost_gpu_s=0)), useful_share(SimpleNamespace(**run, lost_gpu_s=20))
+    (0.9, 0.45)
     """
     work = activity.useful_tokens + activity.late_tokens + activity.recomputed_tokens
-    return activity.useful_tokens / work if work else 0.0
+    busy_gpu_s = activity.prefill_gpu_s + activity.decode_gpu_s
+    kept = 1 - activity.lost_gpu_s / busy_gpu_s if busy_gpu_s else 1.0
+    return activity.useful_tokens / work * kept if work else 0.0
 
 
 def gpu_use(
@@ -139,26 +162,20 @@ def gpu_use(
 ) -> GpuUse:
     """GPUs by interval. `paid` and `kept` (k,) GPUs come from the offer; the rest follows from load and capacity.
 
-    Served is the load, at most what the held replicas saturate at. Busy GPU-seconds per request are those of the run,
-    so busy grows with load, at most to every held GPU. Where saturation is unmeasured, busy GPUs stand in for
-    served / X_sat. A policy that asks for less than the served load needs is taken at what is needed: GPUs at work
-    are not idle.
+    Served is the load, at most what the held replicas saturate at. How long GPUs are busy with it says `busy_gpus`.
+    Where saturation is unmeasured, the busy GPU-seconds of the run's requests stand in for served / X_sat. A policy
+    that asks for less than the served load needs is taken at what is needed: GPUs at work are not idle.
     """
-    per_request = 1 / activity.requests if activity.requests else 0.0
-    prefill_gpu_s, decode_gpu_s = activity.prefill_gpu_s * per_request, activity.decode_gpu_s * per_request
-    busy_gpu_s = prefill_gpu_s + decode_gpu_s
+    busy_gpu_s = (activity.prefill_gpu_s + activity.decode_gpu_s) / activity.requests if activity.requests else 0.0
     held = held_replicas * gpus_per_replica
     if capacity.saturation_rps is not None:
         most_rps = held_replicas * capacity.saturation_rps
     else:
         most_rps = held / busy_gpu_s if busy_gpu_s else np.full_like(held, np.inf)
     served_rps = np.where(held > 0, np.minimum(schedule.load_rps, most_rps), 0.0)
-    busy = np.minimum(served_rps * busy_gpu_s, held)
-    prefill = busy * (prefill_gpu_s / busy_gpu_s) if busy_gpu_s else busy
-    if capacity.saturation_rps is None:
-        saturation = busy
-    else:
-        saturation = np.minimum(served_rps / capacity.saturation_rps * gpus_per_replica, held)
+    prefill, decode = busy_gpus(activity, served_rps, held, gpus_per_replica)
+    work_gpu_s = busy_gpu_s if capacity.saturation_rps is None else gpus_per_replica / capacity.saturation_rps
+    saturation = np.minimum(served_rps * work_gpu_s, held)
     asked = np.maximum(np.minimum(schedule.asked_replicas * gpus_per_replica, held), saturation)
     return GpuUse(
         weight=schedule.seconds / schedule.period_s,
@@ -170,9 +187,47 @@ def gpu_use(
         saturation=saturation,
         served_rps=served_rps,
         prefill=prefill,
-        decode=busy - prefill,
+        decode=decode,
         useful_share=useful_share(activity),
     )
+
+
+def busy_gpus(
+    activity: Activity, served_rps: FloatArray, held: FloatArray, gpus_per_replica: int
+) -> tuple[FloatArray, FloatArray]:
+    """(k,) GPUs busy with prefill and with decode while the held GPUs (k,) serve `served_rps` (k,).
+
+    From the run alone: its GPU-seconds per request, at most every held GPU. With `activity.busy_at`: between the loads
+    that were measured. There the logarithm of the idle share is interpolated, from none at no load: a replica idles
+    while nobody is on it, which happens exp(-rate x time alone) of the time when requests come independently. The share
+    of prefill, which hardly depends on who else is there, is interpolated itself.
+    """
+    if not activity.busy_at:
+        per_request = 1 / activity.requests if activity.requests else 0.0
+        prefill_gpu_s, decode_gpu_s = activity.prefill_gpu_s * per_request, activity.decode_gpu_s * per_request
+        busy = np.minimum(served_rps * (prefill_gpu_s + decode_gpu_s), held)
+        prefill = busy * (prefill_gpu_s / (prefill_gpu_s + decode_gpu_s)) if busy.any() else busy
+        return prefill, busy - prefill
+    rps, prefill_shares, depths = _measured_loads(activity, gpus_per_replica)
+    load = np.divide(served_rps * gpus_per_replica, held, out=np.zeros_like(held), where=held > 0)
+    beyond = np.maximum(load / rps[-1], 1.0)  # in proportion to the load above the highest measured
+    busy = -np.expm1(-np.interp(load, rps, depths) * beyond)
+    prefill = np.minimum(np.interp(load, rps, prefill_shares) * beyond, busy)
+    return prefill * held, (busy - prefill) * held
+
+
+@lru_cache(maxsize=16)  # a run is priced at every offer, held and scaled down
+def _measured_loads(activity: Activity, gpus_per_replica: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """(m,) loads of a replica in rising order from 0, the share of prefill there, and -log of the idle share; neither
+    of these falls, so that more load never draws less."""
+    points = [(at.rps, at.prefill_share, at.decode_share) for at in activity.busy_at]
+    if activity.held_gpu_s > 0:
+        own = (activity.prefill_gpu_s / activity.held_gpu_s, activity.decode_gpu_s / activity.held_gpu_s)
+        points.append((activity.rps_per_replica(gpus_per_replica), *own))
+    table = np.array([(0.0, 0.0, 0.0), *sorted(points)])
+    busy = np.minimum(table[:, 1] + table[:, 2], BUSIEST)
+    prefill, depth = np.maximum.accumulate(np.stack((table[:, 1], -np.log1p(-busy)), axis=1), axis=0).T
+    return table[:, 0], prefill, depth
 
 
 def _at_knee(

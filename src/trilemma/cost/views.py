@@ -10,12 +10,26 @@ from trilemma.cost.use import ByUse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volumes:
-    """What the deployment served, per hour of the period; tokens of requests inside their limits."""
+    """What the deployment served, per hour of the period; tokens of requests inside their limits.
+
+    `cached_prompt_tokens_per_h` is the part of the prompt tokens that was found in the prefix cache.
+    """
 
     requests_per_h: float
     requests_in_limits_per_h: float
     prompt_tokens_per_h: float
     output_tokens_per_h: float
+    cached_prompt_tokens_per_h: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByToken:
+    """$ per million tokens by the GPU time each kind used: new and cached prompt tokens, output tokens; None where
+    there are none of a kind. Times the volumes they return the total."""
+
+    input: float | None
+    cached: float | None
+    output: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +50,12 @@ class Bill:
     """A deployment under one offer, levelised per hour. Every total is a sum of the lines' cells.
 
     `paid_gpus`, `held_gpus` and `it_watts` are averages over the period, `purchase_units` the peak's; `gpus` are the
-    paid GPUs by use. `it_watts` is at the nodes, before PUE, None for an API. `prefill_share` is the part of busy
-    GPU time that prefilled, None where unmeasured. `headroom_is_split` says whether the knee was measured. `source`
-    is the weakest among the figures used.
+    paid GPUs by use. GPUs paid beside those (while they start, replace interrupted ones or end a charged increment)
+    have lines of their own. `it_watts` is at the nodes, before PUE, None for an API; rented, nobody bills them.
+    `prefill_share` is the part of busy GPU time that prefilled, None where unmeasured, `cached_prefill_share` the part
+    of that which attended to cached prompt tokens. `headroom_is_split` says whether the knee was measured. `source`
+    is the weakest among the figures used. `backfill_credit_usd_per_h` is what batch work in idle GPU time would be
+    worth, outside the sum: None where saturation is unmeasured.
     """
 
     offer: str
@@ -57,6 +74,9 @@ class Bill:
     reclaimable: tuple[Reclaimable, ...]
     notes: tuple[str, ...]
     source: Source
+    cached_prefill_share: float = 0.0
+    grid_gco2_per_kwh: float | None = None
+    backfill_credit_usd_per_h: float | None = 0.0
 
     def row(self, dimension: Dimension) -> ByUse:
         """One row of the matrix, $/h."""
@@ -79,7 +99,7 @@ class Bill:
 
     @property
     def engineering_usd_per_h(self) -> float:
-        """Tuning, upkeep and benchmarking."""
+        """Tuning, precision work, upkeep and benchmarking."""
         return self.row(Dimension.ENGINEERING).total
 
     @property
@@ -118,12 +138,26 @@ class Bill:
         return per(self.total_usd_per_h * 1e6, self.volumes.output_tokens_per_h)
 
     @property
-    def usd_per_mtok_by_gpu_time(self) -> tuple[float, float] | None:
-        """(input, output) by the GPU time each used; times the volumes they return the total. None if unmeasured."""
+    def usd_per_mtok_by_gpu_time(self) -> ByToken | None:
+        """New input, cached input and output by the GPU time each used; None if unmeasured or without such tokens."""
         volumes, share = self.volumes, self.prefill_share
-        prompt = per(self.total_usd_per_h * 1e6, volumes.prompt_tokens_per_h)
-        output = self.usd_per_mtok_output
-        return None if share is None or prompt is None or output is None else (prompt * share, output * (1 - share))
+        if share is None or volumes.prompt_tokens_per_h <= 0 or volumes.output_tokens_per_h <= 0:
+            return None
+        cached = volumes.cached_prompt_tokens_per_h
+        new = volumes.prompt_tokens_per_h - cached
+        # What is found in the cache costs the time to attend to it; where nothing else was prompted, all of prefill.
+        on_cached = 0.0 if cached <= 0 else 1.0 if new <= 0 else self.cached_prefill_share
+        prefill_usd = self.total_usd_per_h * share
+        return ByToken(
+            input=per(prefill_usd * (1 - on_cached) * 1e6, new),
+            cached=per(prefill_usd * on_cached * 1e6, cached),
+            output=per(self.total_usd_per_h * (1 - share) * 1e6, volumes.output_tokens_per_h),
+        )
+
+    @property
+    def usd_per_request(self) -> float | None:
+        """Per request served."""
+        return per(self.total_usd_per_h, self.volumes.requests_per_h)
 
     @property
     def usd_per_1k_requests(self) -> float | None:
@@ -145,6 +179,12 @@ class Bill:
         """At the meter, on the output tokens inside the limits."""
         watts = self.facility_watts
         return None if watts is None else per(watts * 1e6, self.volumes.output_tokens_per_h)
+
+    @property
+    def gco2_per_mtok_output(self) -> float | None:
+        """Grams of CO2 of that energy, at the grid's carbon intensity."""
+        energy_wh, grid = self.energy_wh_per_mtok_output, self.grid_gco2_per_kwh
+        return None if energy_wh is None or grid is None else energy_wh / 1000 * grid
 
 
 def per(amount: float, volume: float) -> float | None:

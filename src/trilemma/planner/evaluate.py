@@ -17,7 +17,7 @@ from trilemma.planner.bench import Bench, knee_rps
 from trilemma.planner.candidates import Candidate
 from trilemma.planner.question import Question
 from trilemma.planner.schedules import batch_schedules, steady, stream_schedules
-from trilemma.planner.trial import missed, out, too_many, trial_of
+from trilemma.planner.trial import at_quietest, missed, out, too_many, trial_of
 from trilemma.sim.replica import Run
 from trilemma.units import SECONDS_PER_H
 
@@ -41,8 +41,10 @@ def hold(bench: Bench, saturated: float, replicas: int) -> Trial:
     """The whole workload on a given number of replicas, whether or not the limits hold."""
     question, workload = bench.question, bench.question.workload
     requests = workload.requests
+    others: tuple[Run, ...] = ()
     if not workload.clients and not workload.batch:
         requests = requests.at_rate(workload.sizing_rps / requests.rate_per_s)
+        others = at_quietest(bench, replicas)  # first: a bench may keep its last run for its caller
     run = bench.play(requests, replicas, workload.clients)
     bench.last_misses = bench.misses(run)
     if workload.batch:
@@ -63,6 +65,7 @@ def hold(bench: Bench, saturated: float, replicas: int) -> Trial:
         offered_rps=load,
         capacity=Capacity(saturation_rps=max(saturated, run_rps(run) / replicas), knee_rps=None),
         schedules=schedules,
+        others=others,
     )
 
 
@@ -100,6 +103,7 @@ def size_stream(bench: Bench, saturated: float) -> Trial | Rejection:
         offered_rps=load,
         capacity=Capacity(saturation_rps=saturated, knee_rps=knee),
         schedules=stream_schedules(question, effective),
+        others=at_quietest(bench, replicas),
     )
 
 

@@ -41,7 +41,7 @@ def batch_schedules(question: Question, replicas: int, makespan_s: float) -> tup
         seconds=seconds[keep],
         load_rps=np.array([n / makespan_s, 0.0])[keep],
         asked_replicas=np.array([float(replicas), 0.0])[keep],
-        reason=f"the job repeats every {period_s / SECONDS_PER_H:.3g} h; what nodes take to start is not paid for",
+        reason=f"the job repeats every {period_s / SECONDS_PER_H:.3g} h",
     )
     return (
         build(held_replicas=np.full(int(keep.sum()), float(replicas))),

@@ -2,19 +2,24 @@
 
 from dataclasses import replace
 
+import numpy as np
+
+from trilemma.latency.energy import step_watts
 from trilemma.latency.step import StepTerms
-from trilemma.metrics.activity import Activity, Capacity, Schedule
+from trilemma.latency.table import FRACTION_BITS
+from trilemma.metrics.activity import Activity, BusyAt, Capacity, Schedule
 from trilemma.metrics.limits import Metric, Miss, request_bounds
 from trilemma.metrics.summary import in_limits, judge, summarise
 from trilemma.metrics.timings import Timings
 from trilemma.planner.answer import Fleet, Rejection, Trial, describe
-from trilemma.planner.bench import Bench
+from trilemma.planner.bench import Bench, stream_at
 from trilemma.planner.candidates import Candidate
-from trilemma.planner.question import Question
 from trilemma.sim.limits import assumptions
 from trilemma.sim.predict import approximations
 from trilemma.sim.replica import Run
+from trilemma.units import PS_PER_S
 
+NEARLY = 0.95  # of the busiest hour: quieter ones differ in how busy they keep GPUs
 MOST_REPLICAS = 10_000  # of one fleet: beyond, the question is mistaken rather than large
 
 
@@ -39,12 +44,24 @@ def missed(bench: Bench, misses: tuple[Miss, ...], when: str) -> Rejection:
     return replace(out(bench.candidate, "limits", f"{misses[0].text} {when}"), misses=misses)
 
 
-def activity_of(run: Run, question: Question, *, gpus: int, offered_rps: float, replicas: int) -> Activity:
-    """GPU time and token work of a run on `replicas` replicas of `gpus` GPUs."""
-    timings = run.timings
-    good = in_limits(timings, request_bounds(question.limits))
+def activity_of(
+    bench: Bench,
+    run: Run,
+    *,
+    offered_rps: float,
+    replicas: int,
+    others: tuple[Run, ...] = (),
+) -> Activity:
+    """GPU time and token work of a run on `replicas` replicas, and the watts of its typical steps.
+
+    How busy replicas are at other loads is read from `others`, runs of the same deployment.
+    """
+    deployment, timings = bench.candidate.deployment, run.timings
+    gpus = deployment.parallelism.gpus
+    good = in_limits(timings, request_bounds(bench.question.limits))
     late = timings.finished & ~good
     tokens = timings.prompt_tokens + timings.output_tokens
+    decode, prefill = step_terms(bench.candidate, run)
     return Activity(
         span_s=run.span_s,
         rate_rps=offered_rps,
@@ -58,7 +75,46 @@ def activity_of(run: Run, question: Question, *, gpus: int, offered_rps: float, 
         output_tokens_in_limits=int(timings.output_tokens[good].sum()),
         requests=len(timings),
         requests_in_limits=int(good.sum()),
+        cached_prompt_tokens=0 if run.hit_tokens is None else int(run.hit_tokens[good].sum()),
+        cached_prefill_share=cached_prefill_share(bench, run),
+        prefill_w=step_watts(prefill, deployment.accelerator),
+        decode_w=step_watts(decode, deployment.accelerator),
+        busy_at=tuple(busy_at(other) for other in others if other.span_s > 0),
     )
+
+
+def cached_prefill_share(bench: Bench, run: Run) -> float:
+    """Part of the prefill time that attends to prompt tokens found in the prefix cache: what the step table charges for
+    pairs of a new and a found token."""
+    if run.hit_tokens is None or run.prefill_s <= 0:
+        return 0.0
+    found = run.hit_tokens.astype(np.float64)
+    pairs = float((2 * found * (run.timings.prompt_tokens - found))[run.timings.finished].sum())
+    pair_s = bench.table.pair_fp / 2**FRACTION_BITS / PS_PER_S
+    share: float = pairs * pair_s / bench.ranks / run.prefill_s
+    return min(1.0, share)
+
+
+def busy_at(run: Run) -> BusyAt:
+    """How busy the replicas of a run were at its load."""
+    replica_s = run.span_s * run.replicas
+    prefill = min(1.0, run.prefill_s / replica_s)
+    decode = min(1.0 - prefill, run.decode_s / replica_s)
+    return BusyAt(rps=len(run.timings) / replica_s, prefill_share=prefill, decode_share=decode)
+
+
+def at_quietest(bench: Bench, replicas: int) -> tuple[Run, ...]:
+    """A run at the load that a replica sees in the quietest hour; none where hours are alike or nobody comes.
+
+    Quiet hours keep GPUs busier than their share of the peak's requests: batches are smaller. A part of the fleet's
+    requests is enough to see how much.
+    """
+    workload = bench.question.workload
+    hourly_rps = workload.hourly_rps[workload.hourly_rps > 0]
+    if not hourly_rps.size or hourly_rps.min() > NEARLY * workload.sizing_rps:
+        return ()
+    stream, streams = stream_at(workload.requests, float(hourly_rps.min()) / replicas)
+    return (bench.play(stream, streams),)
 
 
 def trial_of(
@@ -70,8 +126,10 @@ def trial_of(
     offered_rps: float,
     capacity: Capacity,
     schedules: tuple[Schedule, Schedule],
+    others: tuple[Run, ...] = (),
 ) -> Trial:
-    """The sized fleet with what it did, what binds at the knee, and the steps it is made of."""
+    """The sized fleet with what it did, what binds at the knee, and the steps it is made of; `others` are runs at other
+    loads, which say how busy replicas are there."""
     candidate, question = bench.candidate, bench.question
     deployment = replace(candidate.deployment, replicas=replicas)
     decode, prefill = step_terms(candidate, at_knee)
@@ -79,9 +137,7 @@ def trial_of(
     fleet = Fleet(
         deployment=deployment,
         capacity=capacity,
-        activity=activity_of(
-            run, question, gpus=deployment.parallelism.gpus, offered_rps=offered_rps, replicas=replicas
-        ),
+        activity=activity_of(bench, run, offered_rps=offered_rps, replicas=replicas, others=others),
         schedule=schedules[0],
         scaled_schedule=schedules[1],
     )

@@ -133,7 +133,7 @@ def terms_dict(terms: StepTerms) -> dict[str, Any]:
 
 def bill_dict(b: Bill) -> dict[str, Any]:
     """The bill in $/h: cash view, use view, unit costs, and the lines both are sums of."""
-    by_time = b.usd_per_mtok_by_gpu_time
+    by_token = b.usd_per_mtok_by_gpu_time
     return {
         "offer": b.offer,
         "capital_usd_per_h": b.capital_usd_per_h,
@@ -146,10 +146,16 @@ def bill_dict(b: Bill) -> dict[str, Any]:
         "headroom_latency_usd_per_h": b.headroom_latency_usd_per_h,
         "headroom_reserve_usd_per_h": b.headroom_reserve_usd_per_h,
         "usd_per_mtok_output": b.usd_per_mtok_output,
-        "usd_per_mtok_by_gpu_time": None if by_time is None else {"input": by_time[0], "output": by_time[1]},
+        "usd_per_mtok_by_gpu_time": (
+            None
+            if by_token is None
+            else {"input": by_token.input, "cached": by_token.cached, "output": by_token.output}
+        ),
+        "usd_per_request": b.usd_per_request,
         "usd_per_1k_requests": b.usd_per_1k_requests,
         "usd_per_1k_requests_in_limits": b.usd_per_1k_requests_in_limits,
         "energy_wh_per_mtok_output": b.energy_wh_per_mtok_output,
+        "gco2_per_mtok_output": b.gco2_per_mtok_output,
         "facility_watts": b.facility_watts,
         "paid_gpus": b.paid_gpus,
         "held_gpus": b.held_gpus,
@@ -163,6 +169,7 @@ def bill_dict(b: Bill) -> dict[str, Any]:
             }
             for r in b.reclaimable
         ],
+        "backfill_credit_usd_per_h": b.backfill_credit_usd_per_h,
         "lines": [
             {
                 "name": line.name,

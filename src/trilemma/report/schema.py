@@ -295,7 +295,10 @@ def _bill() -> Schema:
         {"cause": _text(), "scale_down_usd_per_h": _amount(), "backfill_usd_per_h": _amount()},
         "What unused capacity could give back, one way or the other.",
     )
-    by_gpu_time = _object({"input": _amount(), "output": _amount()}, "Splits the total by GPU time, $ a million.")
+    by_gpu_time = _object(
+        {kind: _or_null(_amount()) for kind in ("input", "cached", "output")},
+        "Splits the total by GPU time, $ a million; input: prompt tokens not found in the prefix cache.",
+    )
     return _object(
         {
             "offer": _text(),
@@ -310,15 +313,20 @@ def _bill() -> Schema:
             "headroom_reserve_usd_per_h": _or_null(_amount(), "Headroom that is margin, redundancy and rounding."),
             "usd_per_mtok_output": _or_null(_amount()),
             "usd_per_mtok_by_gpu_time": _or_null(by_gpu_time),
+            "usd_per_request": _or_null(_amount()),
             "usd_per_1k_requests": _or_null(_amount()),
             "usd_per_1k_requests_in_limits": _or_null(_amount()),
-            "energy_wh_per_mtok_output": _or_null(_amount()),
+            "energy_wh_per_mtok_output": _or_null(_amount(), "At the meter; rented, not billed."),
+            "gco2_per_mtok_output": _or_null(_amount(), "Grams of CO2 of that energy."),
             "facility_watts": _or_null(_amount(), "Mean power with PUE."),
             "paid_gpus": _amount(),
             "held_gpus": _amount(),
             "purchase_units": _count("Whole units paid for at the peak."),
             "purchase_unit_gpus": _count(least=1),
             "reclaimable": _list(reclaimable),
+            "backfill_credit_usd_per_h": _or_null(
+                _amount(), "What batch work in idle GPU time is worth to the user, outside the sum."
+            ),
             "lines": _list(line),
             "source": _ref("source"),
             "notes": _list(_text()),
