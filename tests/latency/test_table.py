@@ -51,6 +51,13 @@ def test_no_floor_is_a_floor_of_nothing():
     assert StepTable(**GOOD).floor_ps.tolist() == [0, 0, 0]
 
 
+def test_the_longest_entry_up_to_a_count_and_the_shortest_step():
+    table = StepTable(**GOOD | {"token_ps": np.array([0, 300, 100, 200])})
+    assert [table.longest_ps("token_ps", last) for last in (0, 1, 3, 1)] == [0, 300, 300, 300]
+    assert [table.longest_ps("sequence_ps", last) for last in (1, 2)] == [40, 50]
+    assert table.least_step_ps == table.least_step_ps == 100
+
+
 @pytest.mark.parametrize(
     "bad",
     [

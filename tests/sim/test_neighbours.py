@@ -11,6 +11,7 @@ from trilemma.catalogue.catalogue import load_catalogue
 from trilemma.deployment.spec import Deployment, Parallelism, SchedulerKnobs
 from trilemma.sim import neighbours
 from trilemma.sim.neighbours import (
+    BLOCK,
     DOUBLINGS,
     FACTORS,
     METRICS,
@@ -119,6 +120,22 @@ def test_a_term_is_the_product_of_its_factors_and_terms_add_up():
     terms = {"engine": 0.2, "engine lengths": 0.3, "engine model": 0.4}
     fade = np.exp(-0.5)
     assert covariance(a, b, terms)[0] == pytest.approx([0.04 + 0.09 * fade, 0.04 + 0.09 * fade + 0.16])
+
+
+@law
+@given(
+    some_runs(),
+    some_runs(),
+    st.lists(st.lists(st.sampled_from(FACTOR_NAMES), min_size=1, max_size=4, unique=True), max_size=6),
+)
+def test_covariance_is_what_its_terms_say_run_by_run(ours, theirs, terms):
+    """Said plainly: no blocks by engine, no runs that differ in load alone taken together."""
+    deviations = {" ".join(term): 0.1 * (i + 1) for i, term in enumerate(terms)}
+    a, b = Traits.of(ours), Traits.of(theirs)
+    expected = np.zeros((len(a), len(b)))
+    for term, deviation in deviations.items():
+        expected += deviation**2 * np.prod([a.shared(b, factor) for factor in term.split()], axis=0)
+    assert covariance(a, b, deviations) == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
 # What they say of a run --------------------------------------------------------------------------------------------
@@ -243,6 +260,30 @@ def test_runs_are_corrected_one_by_one(rows, wanted):
     together = np.array(tpot(known, *wanted))
     alone = np.concatenate([np.array(tpot(known, one)) for one in wanted], axis=1)
     assert together == pytest.approx(alone, abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [3, BLOCK + 1, 3 * BLOCK])
+def test_corrections_are_those_of_the_textbook(count):
+    """Mean k^T K^-1 y and variance k(x, x) - k^T K^-1 k, runs of other engines included."""
+    terms = {**TERMS, "model system precision": 0.2, "lengths": 0.1, "model load": 0.1}
+    random = np.random.default_rng(count)
+    rows = [
+        {name: str(random.choice(["a", "b", "c"])) for name in NAMES}
+        | {name: int(random.choice([1, 2, 8, 100, 1024])) for name in DOUBLINGS}
+        for _ in range(count + 20)
+    ]
+    measured_rows, wanted = rows[:count], [*rows[count:], run(engine="unknown")]
+    ratios, noises = ratios_of(measured_rows), np.linspace(0.02, 0.2, count)
+    process = Process(deviations=terms, noise=NOISE)
+    known = Neighbours(
+        Traits.of(measured_rows), log_ratios={"tpot": ratios}, noises={"tpot": noises}, processes={"tpot": process}
+    )
+    mean, deviation = tpot(known, *wanted)
+    own = covariance(known.runs, known.runs, terms) + np.diag(noises**2)
+    shared = covariance(Traits.of(wanted), known.runs, terms)
+    left = sum(d**2 for d in terms.values()) + NOISE**2 - np.diag(shared @ np.linalg.solve(own, shared.T))
+    assert mean == pytest.approx(shared @ np.linalg.solve(own, ratios), abs=2e-9)
+    assert deviation == pytest.approx(np.sqrt(left), abs=2e-9)
 
 
 def test_metrics_are_corrected_apart():

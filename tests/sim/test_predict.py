@@ -17,10 +17,10 @@ from trilemma.sim.interval import Error
 from trilemma.sim.limits import POLICIES
 from trilemma.sim.neighbours import Traits, load_neighbours, traits_of
 from trilemma.sim.predict import (
-    BF16_KV,
     LEAST_SEATS,
     Configuration,
     Player,
+    benchmark,
     corrected,
     deployment_of,
     predict_closed_loop,
@@ -51,6 +51,12 @@ def played(c):
     return Player().closed_loop(c)
 
 
+def run_of(c):
+    """The run behind a prediction, request by request."""
+    steps, limits = Player().prepare(c)
+    return benchmark(c, steps.table(), limits, steps.efficiency.engine).run
+
+
 def engine_of(c):
     return efficiency_of(deployment_of(c)).engine
 
@@ -66,7 +72,7 @@ def errors_of(c) -> dict[str, Error]:
 
 
 def test_every_client_sends_ten_requests():
-    timings = played(CHAT).run.timings
+    timings = run_of(CHAT).timings
     assert len(timings) == 8 * PROMPTS_PER_CLIENT
     assert (timings.arrival_s == 0).sum() == 8
     assert timings.finished.all()
@@ -91,9 +97,10 @@ def test_one_client_is_the_sum_of_its_steps():
 def test_tokens_per_second_are_the_run_s_own(clients):
     """Little's law on the means gives the run's throughput up to the last round, which empties the server."""
     c = configuration(concurrency=clients, osl=256)
-    result = played(c)
-    run_s = result.run.span_s + PROMPTS_PER_CLIENT * engine_of(c).request_s
-    tokens = result.run.timings.output_tokens.sum()
+    result, run = played(c), run_of(c)
+    run_s = run.span_s + PROMPTS_PER_CLIENT * engine_of(c).request_s
+    tokens = run.timings.output_tokens.sum()
+    assert result.typical_batch == max(1, round(run.mean_running))
     assert result.output_tokens_per_s == pytest.approx(tokens / run_s, rel=0.08)
 
 
@@ -190,16 +197,21 @@ def test_configurations_are_corrected_together_as_one_by_one():
 
 
 def test_a_player_gives_the_same_for_a_configuration_whatever_it_played_before():
-    """Step models are shared between loads of the same deployment, attention apart: its lengths differ."""
+    """Step models share what depends on the same parts of a deployment and its lengths, and nothing else."""
     player = Player()
-    others = [configuration(isl=4096, osl=64), configuration(concurrency=2), configuration(ratio_low=0.5), CHAT]
-    for c in (*others, configuration(engine="sglang"), CHAT):
+    others = [
+        {"isl": 4096, "osl": 64}, {"concurrency": 2}, {"concurrency": 512}, {"ratio_low": 0.5}, {"precision": "bf16"},
+        {"tp": 8}, {"tp": 2, "pp": 2}, {"accelerator": "mi300x"}, {"accelerator": "b200_sxm"}, {"engine": "sglang"},
+        {"max_num_batched_tokens": 2048}, {"max_num_seqs": 16}, {"kv_bytes_per_element": 2.0},
+    ]  # fmt: skip
+    for c in (*(configuration(**other) for other in others), CHAT):
         one, again = played(c), player.closed_loop(c)
         assert (again.ttft_s, again.tpot_s, again.output_tokens_per_s) == (
             one.ttft_s, one.tpot_s, one.output_tokens_per_s,
         )  # fmt: skip
         assert again.configuration == c
         assert again.steps.source is one.steps.source
+        assert list(again.steps.kernels.notes) == list(one.steps.kernels.notes)
 
 
 def test_the_same_seed_gives_the_same_prediction_and_another_nearly():
@@ -241,7 +253,7 @@ def test_the_cache_has_the_width_that_published_runs_had(accelerator, engine):
     for precision in ("fp8", "bf16"):
         c = configuration(accelerator=accelerator, engine=engine, precision=precision)
         narrow = precision == "fp8" and accelerator not in {"a100_sxm", "mi300x"}
-        narrow = narrow and (engine, accelerator) not in BF16_KV
+        narrow = narrow and (engine, accelerator) != ("vllm", "h100_sxm")
         assert deployment_of(c).kv_bytes_per_element == (1 if narrow else 2)
         for asked in (1.0, 2.0):
             assert deployment_of(replace(c, kv_bytes_per_element=asked)).kv_bytes_per_element == asked

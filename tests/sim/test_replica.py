@@ -398,6 +398,16 @@ def test_requests_of_the_right_kind_are_taken_as_they_are():
     assert plain(load) is load
 
 
+def test_what_is_lent_may_be_read_only_and_nothing_else():
+    fixed = COLUMNS["prompt_tokens"].copy()
+    fixed.flags.writeable = False
+    load = Requests(**COLUMNS | {"prompt_tokens": fixed})
+    assert plain(load, lent=("prompt_tokens",)) is load
+    assert plain(load, lent=("output_tokens",)).prompt_tokens.flags.writeable
+    assert simulate(load, TABLE, LIMITS).timings.prompt_tokens.flags.writeable
+    assert not fixed.flags.writeable
+
+
 def test_prefix_caching_without_fitting_blocks_is_refused():
     caching = replace(LIMITS, prefix_caching=True)
     with pytest.raises(UnsupportedError, match="name their prefix blocks"):

@@ -104,6 +104,7 @@ def predict_one(
         dp=dp,
         ep=ep,
         pp=pp,
+        as_published=False,
     )
     if rate is None:
         prediction = predict_closed_loop(configuration, seed=seed or 0)

@@ -7,24 +7,36 @@ loads are tried.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from trilemma.catalogue.efficiency import EngineEfficiency
 from trilemma.latency.mixers import Decoding, Prefilling
 from trilemma.latency.operations import FloatArray
-from trilemma.latency.table import FRACTION_BITS, StepTable
+from trilemma.latency.table import FRACTION_BITS, IntArray, StepTable
 from trilemma.units import PS_PER_S
 
 GRID_STEPS_PER_DOUBLING = 4
 
 
+@lru_cache(maxsize=256)
 def grid_to(largest: int) -> FloatArray:
-    """Counts from 1 to `largest`, every one up to 16 and then a few per doubling."""
+    """Counts from 1 to `largest`, every one up to 16 and then a few per doubling; the one array of all who ask."""
     doublings = np.log2(max(largest, 2) / 16)
     tail = 16 * 2 ** np.linspace(0, max(doublings, 0), max(2, int(doublings * GRID_STEPS_PER_DOUBLING) + 1))
     points = np.concatenate([np.arange(1, 17), np.rint(tail)])
-    return np.unique(points[points <= largest]).astype(np.float64)
+    grid = np.unique(points[points <= largest]).astype(np.float64)
+    grid.flags.writeable = False
+    return grid
+
+
+@lru_cache(maxsize=16)
+def _counts(largest: int) -> FloatArray:
+    """Every count from 0 to `largest`; the one array of all who ask."""
+    counts = np.arange(largest + 1, dtype=np.float64)
+    counts.flags.writeable = False
+    return counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,17 +155,17 @@ def tabulate(
     every time is `stretch` times as long."""
     parts = assemble(c, engine)
 
-    def column(largest: int, grid: FloatArray, seconds: FloatArray) -> FloatArray:
-        every = np.interp(np.arange(largest + 1, dtype=np.float64), grid, seconds * (stretch * PS_PER_S))
+    def column(largest: int, grid: FloatArray, seconds: FloatArray) -> IntArray:
+        every = np.interp(_counts(largest), grid, seconds * (stretch * PS_PER_S))
         every[0] = 0.0
-        return np.rint(every)
+        return np.rint(every, out=every).astype(np.int64)
 
     token_ps = column(max_num_batched_tokens, c.tokens, parts.token_s)
     return StepTable(
-        token_ps=np.maximum(1, token_ps).astype(np.int64),
-        prefill_ps=column(max_num_batched_tokens, c.tokens, parts.prefill_s).astype(np.int64),
-        decode_ps=column(max_num_seqs, c.sequences, parts.decode_s).astype(np.int64),
-        sequence_ps=column(max_num_seqs, c.sequences, parts.sequence_s).astype(np.int64),
+        token_ps=np.maximum(1, token_ps, out=token_ps),
+        prefill_ps=column(max_num_batched_tokens, c.tokens, parts.prefill_s),
+        decode_ps=column(max_num_seqs, c.sequences, parts.decode_s),
+        sequence_ps=column(max_num_seqs, c.sequences, parts.sequence_s),
         context_ps=_whole_ps(stretch * parts.context_s),
         window_tokens=c.window_tokens if parts.window_s > 0 else 0,
         window_ps=_whole_ps(stretch * parts.window_s),

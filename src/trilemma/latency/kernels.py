@@ -39,6 +39,10 @@ class Kernels:
         """`base` stretched to what is measured; its parts stay the roofline's, so that they say what binds."""
         return base.stretched(self.stretch(operation, form, features))
 
+    def anew(self) -> "Kernels":
+        """The same kernels with nothing looked up yet."""
+        return Kernels(self.accelerator, self.engine, self.slower)
+
     def join(self, other: "Kernels") -> None:
         """What `other` rests on counts here too."""
         self.source = weakest(self.source, other.source)

@@ -7,9 +7,10 @@ the prefill chunks. With pipeline stages a step is one round of as many micro-ba
 reads its weights once for each.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,15 +21,16 @@ from trilemma.deployment.spec import Deployment
 from trilemma.deployment.weights import matrices
 from trilemma.latency.columns import Columns, factors, grid_to, host_s, stretched_s, tabulate
 from trilemma.latency.formats import compute_format, kernel_form
-from trilemma.latency.forward import elementwise, exchanges, expert_layers, experts, gather, gemms
+from trilemma.latency.forward import Gemms, elementwise, exchanges, expert_layers, experts, gather, gemms
 from trilemma.latency.kernels import Kernels
 from trilemma.latency.links import crosses_domains
-from trilemma.latency.mixers import Decoding, Mixers, Prefilling, Typical
+from trilemma.latency.mixers import Mixers, Typical
 from trilemma.latency.operations import Cost, FloatArray
 from trilemma.latency.table import StepTable
 
 MTP_DRAFTS = 2  # tokens drafted a step; published runs use one to three and seldom say which
 OUTSIDE = (Role.EXPERT, Role.HEAD, Role.VISION)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +58,10 @@ class StepModel:
     """The latency model of one deployment: `table()` for the simulator, `terms()` for one step.
 
     `typical` says around which lengths attention is made affine; `stretch` multiplies every step's time (what measured
-    runs of like deployments say, sim.neighbours). `like` is a step model that differs in its lengths alone, whose other
-    terms are taken over. Raises UnsupportedError for what it cannot price: a number format the accelerator cannot
-    multiply in even after falling back.
+    runs of like deployments say, sim.neighbours). `like` is any other step model: kernel terms that depend on the same
+    parts of a deployment and its lengths are taken over from it and from those that it was made like. Raises
+    UnsupportedError for what it cannot price: a number format the accelerator cannot multiply in even after falling
+    back.
     """
 
     def __init__(
@@ -76,14 +79,38 @@ class StepModel:
         self.accelerator = deployment.accelerator
         self.parallelism = deployment.parallelism
         self.format = compute_format(deployment.precision, deployment.accelerator)
+        self.typical = typical or Typical()
         self.kernels = Kernels(self.accelerator, deployment.engine.name, efficiency.slower)
-        found = matrices(deployment.model, mtp=deployment.speculative_mtp)
+        # Terms by what they depend on, the kernels that they rest on, and whose model and accelerator the ids are.
+        self._known: dict[Hashable, tuple[Any, Kernels, Deployment]] = {} if like is None else like._known
+        self._hardware = (id(deployment.model), id(self.accelerator), deployment.engine.name, efficiency.slower)
+        self._weights = (deployment.precision.name, deployment.precision.quantised, self.parallelism)
+        self._gemms, self._draft_gemms, self._head = self._once(
+            ("matrices", self._weights, deployment.speculative_mtp), lambda _: self._matrices()
+        )
+
+    def _once(self, depends_on: tuple[Hashable, ...], price: Callable[[Kernels], T]) -> T:
+        """What `price` makes of kernels, made once for all step models that agree in their hardware and `depends_on`.
+
+        What it rests on counts for each of them, and nothing else that the first of them rests on.
+        """
+        key = (self._hardware, *depends_on)
+        if key not in self._known:
+            kernels = self.kernels.anew()
+            self._known[key] = price(kernels), kernels, self.deployment
+        found: T
+        found, kernels, _ = self._known[key]
+        self.kernels.join(kernels)
+        return found
+
+    def _matrices(self) -> tuple[tuple[Gemms, ...], ...]:
+        """The model's GEMMs, those of its prediction layers, and the output head."""
+        d = self.deployment
+        found = matrices(d.model, mtp=d.speculative_mtp)
         inside = [m for m in found if m.is_gemm and m.role not in OUTSIDE]
-        self._gemms = gather((m for m in inside if not m.is_mtp), deployment)
-        self._draft_gemms = gather((m for m in inside if m.is_mtp), deployment)
-        self._head = gather((m for m in found if m.role is Role.HEAD and not m.is_mtp), deployment)
-        self._mixers = Mixers(deployment, self.kernels, typical or Typical())
-        self._like = like
+        heads = [m for m in found if m.role is Role.HEAD and not m.is_mtp]
+        layers, drafts = ([m for m in inside if m.is_mtp is is_mtp] for is_mtp in (False, True))
+        return gather(layers, d), gather(drafts, d), gather(heads, d)
 
     @property
     def crosses_domains(self) -> bool:
@@ -99,59 +126,66 @@ class StepModel:
 
     def by_tokens(self, tokens: FloatArray) -> dict[str, Cost]:
         """Kernel terms that depend on the step's tokens alone, before the engine's constants."""
+        return self._by_tokens(tokens, self.kernels)
+
+    def _by_tokens(self, tokens: FloatArray, kernels: Kernels) -> dict[str, Cost]:
         each = tokens / self.parallelism.pipeline
         return {
-            "GEMMs": gemms(self._gemms, each, self.kernels),
-            "experts": experts(expert_layers(self.deployment, mtp=False), each, self.deployment, self.kernels),
-            "collectives": exchanges(each, self.deployment, self.kernels),
+            "GEMMs": gemms(self._gemms, each, kernels),
+            "experts": experts(expert_layers(self.deployment, mtp=False), each, self.deployment, kernels),
+            "collectives": exchanges(each, self.deployment, kernels),
             "elementwise": elementwise(each, self.deployment),
         }
 
-    def _heads(self, sequences: FloatArray) -> Cost:
+    def _heads(self, sequences: FloatArray, kernels: Kernels) -> Cost:
         """The output head for `sequences` (n,): the last pipeline stage reads it once for every micro-batch."""
         stages = self.parallelism.pipeline
-        return gemms(self._head, sequences / stages, self.kernels).scaled(stages)
+        return gemms(self._head, sequences / stages, kernels).scaled(stages)
 
-    @cached_property
-    def without_attention(self) -> Columns:
-        """The kernel terms on the grids up to the scheduler's bounds, attention left out."""
-        if self._like is not None:
-            return self._like.without_attention
-        d, knobs = self.deployment, self.deployment.knobs
-        drafts = MTP_DRAFTS if d.speculative_mtp else 0
-        tokens = grid_to(max(knobs.max_num_batched_tokens, knobs.max_num_seqs * (1 + drafts)))
-        sequences = grid_to(knobs.max_num_seqs)
-        draft_s = np.zeros_like(sequences)
-        if d.speculative_mtp:
-            layer = gemms(self._draft_gemms, sequences, self.kernels) + experts(
-                expert_layers(d, mtp=True), sequences, d, self.kernels
-            )
-            one = layer.scaled(1 / max(1, d.model.mtp_layers))
-            draft_s = drafts * (one + self._heads(sequences)).seconds
-        return Columns(
-            tokens=tokens,
-            by_tokens={name: cost.seconds for name, cost in self.by_tokens(tokens).items()},
-            prefilling=Prefilling(fixed_s=np.zeros_like(tokens), pair_s=0.0),
-            sequences=sequences,
-            head_s=self._heads(sequences).seconds,
-            draft_s=draft_s,
-            decoding=Decoding(fixed_s=np.zeros_like(sequences), context_s=0.0),
-            layers=d.model.layers,
-            moe_layers=sum(e.layers for e in expert_layers(d, mtp=False)),
-            drafts=drafts,
-            four_bit_experts=kernel_form(d.precision, Role.EXPERT, d.model, d.accelerator).startswith(("w4", "mxfp4")),
-        )
+    def _drafts(self, sequences: FloatArray, kernels: Kernels) -> FloatArray:
+        """Seconds of the prediction layers that draft for `sequences` (n,)."""
+        d = self.deployment
+        layers = gemms(self._draft_gemms, sequences, kernels)
+        layers = layers + experts(expert_layers(d, mtp=True), sequences, d, kernels)
+        one = layers.scaled(1 / max(1, d.model.mtp_layers))
+        drafts_s: FloatArray = MTP_DRAFTS * (one + self._heads(sequences, kernels)).seconds
+        return drafts_s
 
     @cached_property
     def columns(self) -> Columns:
         """All kernel terms on the grids up to the scheduler's bounds."""
-        rest = self.without_attention
-        if self._like is not None:
-            self.kernels.join(self._like.kernels)
-        return replace(
-            rest,
-            prefilling=self._mixers.prefilling(rest.tokens),
-            decoding=self._mixers.decoding(rest.sequences),
+        d, knobs, typical = self.deployment, self.deployment.knobs, self.typical
+        drafts = MTP_DRAFTS if d.speculative_mtp else 0
+        most, seats = max(knobs.max_num_batched_tokens, knobs.max_num_seqs * (1 + drafts)), knobs.max_num_seqs
+        tokens, sequences = grid_to(most), grid_to(seats)
+        weights = self._weights
+        draft_s = np.zeros_like(sequences)
+        if drafts:
+            draft_s = self._once(("drafts", seats, weights), lambda kernels: self._drafts(sequences, kernels))
+        # What attention sees of a deployment (mixers.py).
+        ways, kv_bytes = (self.parallelism.tensor, self.parallelism.pipeline), d.kv_bytes_per_element
+        cache = (*ways, kv_bytes, bool(d.precision.quantised))
+        prompts = (typical.prompt_tokens, typical.prefix_tokens)
+        return Columns(
+            tokens=tokens,
+            by_tokens=self._once(
+                ("tokens", most, weights),
+                lambda kernels: {name: cost.seconds for name, cost in self._by_tokens(tokens, kernels).items()},
+            ),
+            head_s=self._once(("head", seats, weights), lambda kernels: self._heads(sequences, kernels).seconds),
+            prefilling=self._once(
+                ("prefilling", most, prompts, cache), lambda kernels: Mixers(d, kernels, typical).prefilling(tokens)
+            ),
+            sequences=sequences,
+            draft_s=draft_s,
+            decoding=self._once(
+                ("decoding", seats, typical.context_tokens, cache),
+                lambda kernels: Mixers(d, kernels, typical).decoding(sequences),
+            ),
+            layers=d.model.layers,
+            moe_layers=sum(e.layers for e in expert_layers(d, mtp=False)),
+            drafts=drafts,
+            four_bit_experts=kernel_form(d.precision, Role.EXPERT, d.model, d.accelerator).startswith(("w4", "mxfp4")),
         )
 
     @cached_property
@@ -208,7 +242,7 @@ class StepModel:
             )
         if sampling:
             n = np.array([float(sampling)])
-            costs["output head"] = self._heads(n).scaled(engine.gemm)
+            costs["output head"] = self._heads(n, self.kernels).scaled(engine.gemm)
             costs["sampling"] = overhead(n * engine.sequence_s)
         if decodes:
             n = np.array([float(decodes)])

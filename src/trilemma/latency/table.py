@@ -12,6 +12,7 @@ acts on them is a whole number of picoseconds, so that sums over many steps are 
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Integral
 
 import numpy as np
@@ -36,7 +37,7 @@ def _check_column(name: str, column: IntArray) -> None:
         raise ValueError(f"{name}: a step time term is at most {LONGEST_TERM_PS:,} ps, found {column.max():,} ps")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class StepTable:
     """token_ps and prefill_ps (max_num_batched_tokens + 1,), decode_ps, sequence_ps and floor_ps (max_num_seqs + 1,),
     int64 >= 0; context_ps and window_ps are ps per token, pair_fp ps per unit in 2**-FRACTION_BITS. floor_ps is the
@@ -78,6 +79,21 @@ class StepTable:
             object.__setattr__(self, name, slope)
         if (self.window_tokens == 0) != (self.window_ps == 0):
             raise ValueError("window_tokens and window_ps come together")
+
+    @cached_property
+    def least_step_ps(self) -> int:
+        """The least that a step of any tokens takes."""
+        return int(self.token_ps[1:].min())
+
+    @cached_property
+    def _longest_ps(self) -> dict[tuple[str, int], int]:
+        return {}
+
+    def longest_ps(self, column: str, last: int) -> int:
+        """The longest entry of one of COLUMNS up to `last`; kept, as every run on the table asks."""
+        if (column, last) not in self._longest_ps:
+            self._longest_ps[column, last] = int(getattr(self, column)[: last + 1].max())
+        return self._longest_ps[column, last]
 
     def step_ps(
         self,

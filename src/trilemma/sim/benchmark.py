@@ -44,6 +44,7 @@ def closed_loop(
     ratio_low: float = 1.0,
     ranks: int = 1,
     tokens_per_step: float = 1.0,
+    held_steps: float = 0.0,
     seed: int = 0,
 ) -> BenchmarkResult:
     """Ten requests per client, all clients starting at once, outputs forced to length.
@@ -70,6 +71,8 @@ def closed_loop(
     decode_s = (timings.done_s - timings.first_token_s)[several]
     ttft_s = float(timings.ttft_s[done].mean()) + engine.request_s if done.any() else float("nan")
     tpot_s = float((decode_s / (output[several] - 1)).mean()) if several.any() else float("nan")
+    if held_steps and several.any():  # all but the first prompt of each client find the engine decoding
+        ttft_s += held_steps * tpot_s * tokens_per_step * (1 - 1 / PROMPTS_PER_CLIENT)
     mean_output = float(output[done].mean()) if done.any() else float("nan")
     seconds_each = ttft_s + tpot_s * (mean_output - 1) if mean_output > 1 else ttft_s
     return BenchmarkResult(

@@ -4,6 +4,7 @@ All times are picoseconds in 63 bits. The clock ends at layout.FAR = 2**62; a ru
 gets there, since its requests would silently never be answered.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,8 +47,9 @@ class Lengths:
     whole: int
 
 
-def plain(requests: Requests) -> Requests:
-    """The requests in columns of the kernels' types; the same object where they are already.
+def plain(requests: Requests, *, lent: Collection[str] = ()) -> Requests:
+    """The requests in columns of the kernels' types, which can be written; the same object where they are already.
+    Columns that are `lent` the kernels do not see themselves: they may be read-only.
 
     ValueError for a column that is no row of numbers, or that would have to be rounded.
     """
@@ -58,13 +60,17 @@ def plain(requests: Requests) -> Requests:
             continue
         if not isinstance(column, np.ndarray) or column.ndim != 1:
             raise ValueError(f"{name}: expected an array of one dimension, found {np.ndim(column)}")
-        if column.dtype != kind or not column.flags.carray:
+        flags = column.flags
+        fits = flags.carray or (name in lent and flags.c_contiguous and flags.aligned)
+        if column.dtype != kind or not fits:
             changed[name] = _converted(name, column, np.dtype(kind))
     return replace(requests, **changed) if changed else requests
 
 
 def _converted(name: str, column: npt.NDArray[Any], kind: np.dtype[Any]) -> npt.NDArray[Any]:
     """(n,) a copy of another type. ValueError where a number would change."""
+    if column.dtype == kind:
+        return np.array(column)
     if column.dtype.kind not in "iuf":
         raise ValueError(f"{name}: expected {kind.name}, found {column.dtype.name}")
     with np.errstate(all="ignore"):
@@ -154,11 +160,11 @@ def check_steps(table: StepTable, limits: EngineLimits, lengths: Lengths, *, spa
     contexts = seqs * held if limits.prefix_caching else min(seqs * held, capacity + seqs * span)
     in_windows = min(contexts, seqs * table.window_tokens)
     by_context = table.context_ps * contexts + table.window_ps * in_windows + draft_ps
-    by_sequences = int(table.decode_ps[: seqs + 1].max()) + int(table.sequence_ps[: seqs + 1].max())
-    floor = int(table.floor_ps[: seqs + 1].max())
-    decode = max(floor, int(table.token_ps[: seqs + 1].max()) + by_sequences + by_context)
+    by_sequences = table.longest_ps("decode_ps", seqs) + table.longest_ps("sequence_ps", seqs)
+    floor = table.longest_ps("floor_ps", seqs)
+    decode = max(floor, table.longest_ps("token_ps", seqs) + by_sequences + by_context)
     pairs = table.pair_fp * 2 * tokens * (held + 1)
-    by_tokens = int(table.token_ps[: tokens + 1].max()) + int(table.prefill_ps[: tokens + 1].max())
+    by_tokens = table.longest_ps("token_ps", tokens) + table.longest_ps("prefill_ps", tokens)
     longest = max(floor, by_tokens + by_sequences + by_context + (pairs >> FRACTION_BITS))
     if longest > LONGEST_STEP_PS or pairs >= 2**62:
         raise UnsupportedError(

@@ -27,8 +27,9 @@ from trilemma.sim.interval import Error
 
 FloatArray = npt.NDArray[np.float64]
 METRICS = ("tpot", "ttft")
-ENGINE = "engine"
+ENGINE, LOAD = "engine", "load"
 KINDS = (ENGINE, "model", "system", "precision")
+BLOCK = 128  # columns of a product of matrices: enough to keep the processor busy
 DECIMALS = 9  # what stays the same whatever other rows are asked about: products of matrices differ in their last bits
 NORMAL_QUANTILES = (-1.2816, 1.2816)  # 10% and 90% of the normal distribution
 NAMES = ("engine", "model", "system", "precision", "speculative", "engine_version")
@@ -37,7 +38,7 @@ DOUBLINGS = {"tp": 1.5, "ep": 3.0, "dp": 2.0, "isl": 1.0, "osl": 1.5, "concurren
 FACTORS: Mapping[str, tuple[str, ...]] = {
     "split": ("tp", "ep", "dp"),
     "lengths": ("isl", "osl"),
-    "load": ("concurrency",),
+    LOAD: ("concurrency",),
 }
 UNLIKE_ANY = "unlike any"  # a version that no measured run has
 
@@ -91,11 +92,26 @@ class Traits:
 
     def under(self, engine: str) -> tuple[npt.NDArray[np.intp], "Traits"]:
         """Where the runs of an engine are, and what they share; kept."""
-        key = f"under {engine}"
+        return self._part(f"under {engine}", self.names[ENGINE] == engine)
+
+    def beside(self, engine: str) -> tuple[npt.NDArray[np.intp], "Traits"]:
+        """Where the runs of all other engines are, and what they share; kept."""
+        return self._part(f"beside {engine}", self.names[ENGINE] != engine)
+
+    def _part(self, key: str, where: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.intp], "Traits"]:
         if key not in self._kept:
-            index = np.flatnonzero(self.names[ENGINE] == engine)
+            index = np.flatnonzero(where)
             self._kept[key] = index, self.only(index)
         found: tuple[npt.NDArray[np.intp], Traits] = self._kept[key]
+        return found
+
+    def but_for_load(self) -> tuple["Traits", npt.NDArray[np.intp]]:
+        """The runs that differ in more than their load, and which of them each run is like; kept."""
+        if "but for load" not in self._kept:
+            columns = [self.distinct(factor)[1] for factor in (*NAMES, *FACTORS) if factor != LOAD]
+            _, first, which = np.unique(np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True)
+            self._kept["but for load"] = self.only(first), which.reshape(-1)
+        found: tuple[Traits, npt.NDArray[np.intp]] = self._kept["but for load"]
         return found
 
     def distinct(self, factor: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
@@ -115,14 +131,20 @@ class Traits:
         """(len(self), len(other)): 1 or 0 for a name, in between for what fades with distance."""
         (own, i), (others, j) = self.distinct(factor), other.distinct(factor)
         if factor in NAMES:
-            return np.where(own[:, None] == others[None, :], 1.0, 0.0)[np.ix_(i, j)]
+            return _spread(np.where(own[:, None] == others[None, :], 1.0, 0.0), i, j)
         apart = own[:, None, :] - others[None, :, :]
         together: FloatArray = np.exp(-0.5 * (apart * apart).sum(axis=2))
-        return together[np.ix_(i, j)]
+        return _spread(together, i, j)
+
+
+def _spread(values: FloatArray, i: npt.NDArray[np.intp], j: npt.NDArray[np.intp]) -> FloatArray:
+    """values[i, j] for every one of i and of j: twice as quick as by np.ix_."""
+    return values.take(j, axis=1).take(i, axis=0)
 
 
 def covariance(a: Traits, b: Traits, deviations: Mapping[str, float]) -> FloatArray:
-    """(len(a), len(b)) sum over terms, such as "engine model load", of deviation^2 x the product of their factors."""
+    """(len(a), len(b)) sum over terms, such as "engine model load", of deviation^2 x the product of their factors,
+    each of which a term names once."""
     return covariances(a, b, [deviations])[0]
 
 
@@ -131,32 +153,45 @@ def covariances(a: Traits, b: Traits, several: Sequence[Mapping[str, float]]) ->
 
     Most terms name the engine, so that only runs of the same engine have them in common: they are summed by blocks.
     """
-    totals = [np.zeros((len(a), len(b))) for _ in several]
+    totals = _sums(a, b, [across(deviations) for deviations in several])
     within = [{t: d for t, d in deviations.items() if ENGINE in t.split()} for deviations in several]
-    across = [{t: d for t, d in deviations.items() if ENGINE not in t.split()} for deviations in several]
     for engine in np.unique(a.names[ENGINE]):
         (i, mine), (j, theirs) = a.under(str(engine)), b.under(str(engine))
         for total, part in zip(totals, _sums(mine, theirs, within), strict=True):
-            total[np.ix_(i, j)] = part
-    return [total + part for total, part in zip(totals, _sums(a, b, across), strict=True)]
+            total[np.ix_(i, j)] += part
+    return totals
+
+
+def across(deviations: Mapping[str, float]) -> Mapping[str, float]:
+    """The terms that runs of different engines can have in common."""
+    return {term: d for term, d in deviations.items() if ENGINE not in term.split()}
 
 
 def _sums(a: Traits, b: Traits, several: Sequence[Mapping[str, float]]) -> list[FloatArray]:
-    """Sums over terms, the engine taken to be the same; products of factors are made once."""
-    totals = []
-    products: dict[tuple[str, ...], FloatArray] = {}
+    """Sums over terms, the engine taken to be the same.
+
+    Runs that differ in load alone share all but their load with others: terms with the load in them and terms without
+    are summed over the distinct rest of the runs, and spread over the runs once.
+    """
+    (ours, i), (theirs, j) = a.but_for_load(), b.but_for_load()
+    products: dict[tuple[str, ...], FloatArray] = {(): np.ones((len(ours), len(theirs)))}
 
     def product(factors: tuple[str, ...]) -> FloatArray:
         if factors not in products:
-            last = a.shared(b, factors[-1])
-            products[factors] = last if len(factors) == 1 else product(factors[:-1]) * last
+            products[factors] = product(factors[:-1]) * ours.shared(theirs, factors[-1])
         return products[factors]
 
+    load = a.shared(b, LOAD)
+    totals = []
     for deviations in several:
-        total = np.zeros((len(a), len(b)))
+        lasting, fading = np.zeros((2, len(ours), len(theirs)))
         for term, deviation in deviations.items():
-            factors = tuple(f for f in term.split() if f != ENGINE)
-            total += deviation**2 * product(factors) if factors else deviation**2
+            factors = term.split()
+            part = fading if LOAD in factors else lasting
+            part += deviation**2 * product(tuple(f for f in factors if f not in (ENGINE, LOAD)))
+        total = _spread(lasting, i, j)
+        if fading.any():
+            total += _spread(fading, i, j) * load
         totals.append(total)
     return totals
 
@@ -203,24 +238,41 @@ class Neighbours:
         self.processes = processes
         self._inverse: dict[str, npt.NDArray[np.floating]] = {}
         self._pull: dict[str, npt.NDArray[np.floating]] = {}
+        self._own: dict[tuple[str, str], npt.NDArray[np.floating]] = {}  # of a metric's inverse, an engine's block
         kept = {metric: process.deviations for metric, process in processes.items()}
         for metric, own in zip(kept, covariances(runs, runs, list(kept.values())), strict=True):
-            self._inverse[metric] = np.linalg.inv(own + np.diag(noises[metric] ** 2))
-            self._pull[metric] = self._inverse[metric] @ log_ratios[metric]
+            inverse = np.linalg.inv(own + np.diag(noises[metric] ** 2))
+            self._inverse[metric], self._pull[metric] = inverse, inverse @ log_ratios[metric]
+            for engine in np.unique(runs.names[ENGINE]):
+                j, _ = runs.under(str(engine))
+                self._own[metric, str(engine)] = inverse[np.ix_(j, j)]
 
     def correct(self, wanted: Traits) -> Mapping[str, Correction]:
-        """Corrections of `wanted` runs, by metric."""
+        """Corrections of `wanted` runs, by metric.
+
+        What measured runs explain of a run that shares `k` with them, k^T inverse k, is taken apart: the block of the
+        run's own engine, one product of matrices for all of the engine's runs, and the few runs of other engines that
+        have anything in common with it.
+        """
         found = {metric: (np.zeros(len(wanted)), np.zeros(len(wanted))) for metric in self.processes}
-        deviations = [process.deviations for process in self.processes.values()]
-        for index in _kinds(wanted):
-            some = wanted.only(index)
-            for metric, shared in zip(found, covariances(some, self.runs, deviations), strict=True):
+        every = [process.deviations for process in self.processes.values()]
+        some = [across(deviations) for deviations in every]
+        for engine in map(str, np.unique(wanted.names[ENGINE])):
+            index, mine = wanted.under(engine)
+            (j, like), (rest, unlike) = self.runs.under(engine), self.runs.beside(engine)
+            kinds = _kinds(mine)
+            parts = zip(found, _sums(mine, like, every), _sums(mine, unlike, some), strict=True)
+            for metric, own, other in parts:
                 mean, explained = found[metric]
-                near = np.flatnonzero(shared.any(axis=0))  # most runs share nothing
-                part = shared[:, near]
-                mean[index] = part @ self._pull[metric][near]
-                inverse = self._inverse[metric][np.ix_(near, near)]
-                explained[index] = np.einsum("ij,ij->i", part @ inverse, part)
+                pull, inverse = self._pull[metric], self._inverse[metric]
+                mean[index] = own @ pull[j] + other @ pull[rest]
+                if j.size:
+                    explained[index] = _quadratic(own, self._own[metric, engine])
+                for kind in kinds:
+                    near = np.flatnonzero(other[kind].any(axis=0))
+                    shared, rows = other[kind][:, near], inverse[rest[near]]
+                    through = 2 * own[kind] @ rows[:, j].T + shared @ rows[:, rest[near]]
+                    explained[index[kind]] += _along_rows(through, shared)
         out = {}
         for metric, process in self.processes.items():
             mean, explained = found[metric]
@@ -230,6 +282,23 @@ class Neighbours:
                 mean=mean.round(DECIMALS), deviation=left.round(DECIMALS), quantiles=process.quantiles
             )
         return out
+
+
+def _along_rows(a: FloatArray, b: FloatArray) -> FloatArray:
+    """(n,) the scalar products of the rows of (n, m) and (n, m)."""
+    products: FloatArray = np.einsum("ij,ij->i", a, b)
+    return products
+
+
+def _quadratic(rows: FloatArray, matrix: npt.NDArray[np.floating]) -> FloatArray:
+    """(n,) row^T matrix row for `rows` (n, m) and a symmetric matrix (m, m), of which the lower half is left out: twice
+    the upper one is the same for little more than half the work."""
+    total = np.zeros(len(rows))
+    for start in range(0, rows.shape[1], BLOCK):
+        here = slice(start, start + BLOCK)
+        above = 2 * (rows[:, :start] @ matrix[:start, here]) + rows[:, here] @ matrix[here, here]
+        total += _along_rows(above, rows[:, here])
+    return total
 
 
 def _kinds(wanted: Traits) -> list[npt.NDArray[np.intp]]:

@@ -10,6 +10,7 @@ from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.efficiency import EngineEfficiency
 from trilemma.catalogue.engine import Engine
 from trilemma.catalogue.figure import Source
+from trilemma.catalogue.launches import Launch, Load, launch_of
 from trilemma.catalogue.model import Model
 from trilemma.catalogue.precision import Precision
 from trilemma.deployment.memory import memory, why_not
@@ -23,17 +24,16 @@ from trilemma.sim.benchmark import BenchmarkResult, closed_loop, uniform_lengths
 from trilemma.sim.interval import Error, Estimate
 from trilemma.sim.limits import POLICIES, limits_of
 from trilemma.sim.neighbours import Traits, load_neighbours, traits_of
-from trilemma.sim.replica import EngineLimits, Run, simulate
+from trilemma.sim.replica import EngineLimits, simulate
 from trilemma.workload.requests import Requests
 from trilemma.workload.streams import stream
 
 OPEN_LOOP_REQUESTS = 2000
 MOST_CLIENTS = 500_000  # ten requests each: about a gigabyte
 LEAST_SEATS = 256  # measured servers raised max_num_seqs to the concurrency, seldom below this
-# Published runs of quantised checkpoints keep their KV cache in FP8 under all three engines, as their scripts say
-# (kv_cache_config.dtype, --kv-cache-dtype) or their queues show; vLLM's on the H100 alone do not.
+# Published runs of quantised checkpoints keep their KV cache in FP8 on these, as launch scripts say or queues show, but
+# for those that catalogue.launches names.
 FP8_KV_FAMILIES = ("hopper", "blackwell", "blackwell_rtx", "ada")
-BF16_KV = (("vllm", "h100_sxm"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,8 @@ class Configuration:
     """One configuration of one replica: parallelism, lengths uniform in [ratio_low x L, L], closed-loop clients.
 
     `kv_bytes_per_element` None: what published runs of the precision were configured with (`deployment_of`). Knobs
-    None: the engine's defaults. `engine_version` decides which measured runs are near; "" is what runs of unknown
+    None: what published runs like it were launched with where `as_published`, else and where that is not known the
+    engine's defaults. `engine_version` decides which measured runs are near; "" is what runs of unknown
     version have, None is like none of them.
     """
 
@@ -62,15 +63,29 @@ class Configuration:
     kv_bytes_per_element: float | None = None
     max_num_batched_tokens: int | None = None
     max_num_seqs: int | None = None
+    as_published: bool = True
+
+    @property
+    def launch(self) -> Launch:
+        """What the launch scripts of published runs like this one set."""
+        load = Load(
+            engine=self.engine.name, engine_version=self.engine_version or "", model=self.model.name,
+            accelerator=self.accelerator.name, family=self.accelerator.family, precision=self.precision.name,
+            tp=self.tp, dp=self.dp, isl=self.isl, osl=self.osl, fixed_lengths=self.ratio_low == 1,
+            concurrency=self.concurrency,
+        )  # fmt: skip
+        launch = launch_of(load)
+        return launch if self.as_published else Launch(kv_precision=launch.kv_precision)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Played:
-    """One simulated configuration: means in seconds and tokens/s of the whole replica, before any correction."""
+    """One simulated configuration: means in seconds and tokens/s of the whole replica, before any correction, and
+    running sequences averaged over busy time."""
 
     configuration: Configuration
     steps: StepModel
-    run: Run
+    mean_running: float
     ttft_s: float
     tpot_s: float
     output_tokens_per_s: float
@@ -78,7 +93,7 @@ class Played:
     @property
     def typical_batch(self) -> int:
         """Sequences a decode step of the run had on average."""
-        return max(1, round(self.run.mean_running))
+        return max(1, round(self.mean_running))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,16 +122,21 @@ class Prediction:
         return self.played.steps.terms(prefill_tokens=chunk, pair_sum=chunk * (chunk + 1), sampling=1)
 
 
+def seats_of(c: Configuration) -> int:
+    """max_num_seqs, where nothing says otherwise as measured servers had it: enough for all clients."""
+    ranks = 1 if c.engine.name == "sglang" else c.dp  # SGLang's flag counts the seats of all ranks
+    return c.max_num_seqs or max(LEAST_SEATS, -(-c.concurrency // ranks))
+
+
 def deployment_of(c: Configuration) -> Deployment:
     """The configuration as a deployment: engine defaults for what a benchmark row does not say."""
     precision = c.precision.for_model(is_moe=c.model.is_moe)
     defaults = c.engine.scheduler_for(c.accelerator.hbm_bytes, c.accelerator.family)
-    budget = c.max_num_batched_tokens or defaults.max_num_batched_tokens
-    ranks = 1 if c.engine.name == "sglang" else c.dp  # SGLang's flag counts the seats of all ranks
-    seats = c.max_num_seqs or max(LEAST_SEATS, -(-c.concurrency // ranks))
+    launch = c.launch
+    budget = c.max_num_batched_tokens or launch.max_num_batched_tokens or defaults.max_num_batched_tokens
     kv_bytes = precision.kv_bytes_per_element
     if precision.quantised and c.accelerator.family in FP8_KV_FAMILIES:
-        kv_bytes = kv_bytes if (c.engine.name, c.accelerator.name) in BF16_KV else 1.0
+        kv_bytes = kv_bytes if launch.kv_precision == "bf16" else 1.0
     return Deployment(
         model=c.model,
         precision=precision,
@@ -125,7 +145,7 @@ def deployment_of(c: Configuration) -> Deployment:
         parallelism=Parallelism(tensor=c.tp, data=c.dp, expert=c.ep, pipeline=c.pp),
         knobs=SchedulerKnobs(
             max_num_batched_tokens=budget,
-            max_num_seqs=min(seats, budget),
+            max_num_seqs=min(seats_of(c), budget),
             block_tokens=c.engine.block_tokens,
             gpu_memory_utilization=c.engine.gpu_memory_utilization,
             max_model_len=c.isl + c.osl,
@@ -155,6 +175,7 @@ def benchmark(
         ratio_low=c.ratio_low,
         ranks=c.dp,
         tokens_per_step=engine.mtp_tokens if c.speculative_mtp else 1.0,
+        held_steps=c.launch.held_steps,
         seed=seed,
     )
 
@@ -163,46 +184,42 @@ class Player:
     """Simulates configurations; step models are kept, so that rows that differ in load alone share one."""
 
     def __init__(self) -> None:
-        self._steps: dict[Hashable, StepModel] = {}
-        self._blocks: dict[Hashable, int | str] = {}
+        self._prepared: dict[Hashable, tuple[StepModel, EngineLimits]] = {}
         self._played: dict[Hashable, Played] = {}
         self._held: list[Configuration] = []  # so that what is known by its id stays what it is
+        self._like: StepModel | None = None
 
     def prepare(self, c: Configuration) -> tuple[StepModel, EngineLimits]:
         """The latency model and the scheduler of a configuration, output lengths forced as benchmarks do;
         UnsupportedError says why it cannot run."""
         if c.concurrency > MOST_CLIENTS:
             raise UnsupportedError(f"{c.concurrency:,} clients are more than the {MOST_CLIENTS:,} that are simulated")
+        key = (
+            id(c.model), id(c.accelerator), id(c.engine), c.precision.name, c.tp, c.dp, c.ep, c.pp, c.isl, c.osl,
+            c.ratio_low, c.speculative_mtp, c.kv_bytes_per_element, c.max_num_batched_tokens, seats_of(c), c.launch,
+        )  # fmt: skip
+        if key not in self._prepared:
+            self._prepared[key] = self._prepare(c)
+            self._held.append(c)
+        return self._prepared[key]
+
+    def _prepare(self, c: Configuration) -> tuple[StepModel, EngineLimits]:
         if c.speculative_mtp and not c.model.mtp_layers:
             raise UnsupportedError(f"{c.model.name} has no multi-token prediction layers in the catalogue")
         if not c.engine.runs_on(c.accelerator):
             raise UnsupportedError(f"{c.engine.title} does not run on {c.accelerator.vendor}")
-        self._held.append(c)
         deployment = deployment_of(c)
-        key = (
-            id(c.model), id(c.accelerator), c.engine.name, c.precision.name, deployment.parallelism,
-            deployment.kv_bytes_per_element, deployment.speculative_mtp,
-            replace(deployment.knobs, max_model_len=None),
-        )  # fmt: skip
-        by_length = (*key, deployment.knobs.max_model_len)
-        if by_length not in self._blocks:
-            held = memory(deployment)
-            self._blocks[by_length] = held.usable_blocks if held.fits else why_not(deployment)
-        blocks = self._blocks[by_length]
-        if isinstance(blocks, str):
-            raise UnsupportedError(f"does not fit: {blocks}")
-        by_load = (*key, c.isl, c.osl, c.ratio_low)
-        if by_load not in self._steps:
-            like = self._steps.get(key)
-            self._steps[by_load] = StepModel(deployment, efficiency_of(deployment), typical_of(c), like=like)
-            self._steps.setdefault(key, self._steps[by_load])
-        return self._steps[by_load], limits_of(deployment, blocks, ignore_eos=True)
+        held = memory(deployment)
+        if not held.fits:
+            raise UnsupportedError(f"does not fit: {why_not(deployment)}")
+        self._like = StepModel(deployment, efficiency_of(deployment), typical_of(c), like=self._like)
+        return self._like, limits_of(deployment, held.usable_blocks, ignore_eos=True)
 
     def closed_loop(self, c: Configuration, *, seed: int = 0) -> Played:
         """`concurrency` clients, as published benchmarks have them; the same load on the same deployment is played
         once."""
         steps, limits = self.prepare(c)
-        key = (id(steps), limits, c.concurrency, seed)
+        key = (id(steps), c.concurrency, seed)
         if key in self._played:
             return replace(self._played[key], configuration=c)
         result = benchmark(c, steps.table(), limits, steps.efficiency.engine, seed=seed)
@@ -211,7 +228,7 @@ class Player:
         self._played[key] = Played(
             configuration=c,
             steps=steps,
-            run=result.run,
+            mean_running=result.run.mean_running,
             ttft_s=result.ttft_s,
             tpot_s=result.tpot_s,
             output_tokens_per_s=result.output_tokens_per_s,
@@ -236,7 +253,7 @@ class Player:
         return Played(
             configuration=c,
             steps=steps,
-            run=run,
+            mean_running=run.mean_running,
             ttft_s=float(timings.ttft_s[done].mean()) + steps.efficiency.engine.request_s,
             tpot_s=float(tpot.mean()) if tpot.size else float("nan"),
             output_tokens_per_s=float(timings.output_tokens[done].sum()) / float(np.nanmax(timings.done_s)) * c.dp,
@@ -325,5 +342,6 @@ def _taken_for_granted(c: Configuration, deployment: Deployment) -> tuple[str, .
     said = {
         "KV cache in FP8, as in published runs of quantised checkpoints": quietly_fp8,
         "one attention-DP rank with its share of the load stands for all": c.dp > 1,
+        c.launch.note: True,
     }
-    return tuple(text for text, holds in said.items() if holds)
+    return tuple(text for text, holds in said.items() if text and holds)

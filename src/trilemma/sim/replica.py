@@ -21,6 +21,7 @@ __all__ = ["EngineLimits", "Fleet", "Run", "Speculation", "WaitReason", "simulat
 
 IntArray = npt.NDArray[np.int64]
 SHORTEST_SAMPLE_S = 1 / PS_PER_S
+ALONE = Fleet()
 LONGEST_SAMPLE_S = 1e5  # so that also the sample after the last one stays inside 63 bits
 
 
@@ -37,9 +38,8 @@ def _check(
     check_arrivals(requests, thinks=not clients)
 
 
-def _check_clock(setup: Setup, given_up: int) -> None:
+def _check_clock(setup: Setup, last_ps: int, given_up: int) -> None:
     """UnsupportedError for requests left unanswered (but for those `given_up`) where the clock ended."""
-    last_ps = int(setup.out.totals[:, layout.END_PS].max(initial=0))
     coming_ps = LONGEST_STEP_PS + (round(LATEST_ARRIVAL_S * PS_PER_S) if setup.rules.sessions else 0)  # all thinking
     if last_ps + coming_ps >= layout.FAR and np.count_nonzero(setup.out.done >= 0) + given_up < setup.out.done.size:
         raise ran_out(last_ps)
@@ -87,28 +87,31 @@ def simulate(
     step behind a router that looks at the replicas.
     """
     if fleet is None:
-        fleet = Fleet(replicas=1 if replicas is None else replicas)
+        fleet = ALONE if replicas is None else Fleet(replicas=replicas)
     elif replicas is not None and replicas != fleet.replicas:
         raise ValueError(f"replicas: expected the fleet's {fleet.replicas} or none, found {replicas}")
     clients = whole("clients", clients, least=0, most=MOST_TOKENS)
     ranks = whole("ranks", ranks, least=1, most=MOST_REPLICAS)
     shared_experts, sample_s = flag("shared_experts", shared_experts), real("sample_s", sample_s)
-    requests = plain(requests)
+    requests = plain(requests, lent=("prompt_tokens", "output_tokens"))
     _check(requests, table, limits, fleet, clients=clients, sample_s=sample_s)
     if speculation or ranks > 1 or limits.long_prefill_token_threshold or requests.priority is not None:
         from trilemma.sim.stepwise import simulate_stepwise
 
         return simulate_stepwise(
-            requests, table, limits, fleet,
+            plain(requests), table, limits, fleet,
             clients=clients, sample_s=sample_s, speculation=speculation, ranks=ranks, shared_experts=shared_experts,
         )  # fmt: skip
     check_steps(table, limits, check_lengths(requests.prompt_tokens, requests.output_tokens, limits))
     setup = set_up(requests, table, limits, fleet, clients=clients, sample_s=sample_s)
     while kernel.run(setup.rules, setup.prices, setup.load, setup.out, setup.state):
         pass  # here an interruption is noticed
-    out, totals = setup.out, setup.out.totals
-    refused, failed = (sum(totals[:, column].tolist()) for column in (layout.REFUSED, layout.FAILED))
-    _check_clock(setup, refused + failed)
+    out = setup.out
+    # Of many replicas over weeks sums leave 64 bits, so they are Python's.
+    totals = out.totals.T.tolist()
+    refused, failed = sum(totals[layout.REFUSED]), sum(totals[layout.FAILED])
+    last_ps = max(totals[layout.END_PS])
+    _check_clock(setup, last_ps, refused + failed)
     columns = (setup.load.arrival, out.start, out.first, out.done)
     arrival_s, queued_s, first_token_s, done_s = (column.view(np.float64) for column in columns)
     settle_times(*columns, arrival_s, queued_s, first_token_s, done_s)
@@ -116,15 +119,14 @@ def simulate(
         arrival_s=arrival_s,
         first_token_s=first_token_s,
         done_s=done_s,
-        prompt_tokens=requests.prompt_tokens,
-        output_tokens=requests.output_tokens,
+        prompt_tokens=setup.load.prompt,
+        output_tokens=setup.load.output,
         preemptions=out.preempted,
         recomputed_tokens=out.lost,
         itl_edges_s=edges_s(),
         itl_counts=out.histogram,
     )
-    # Of many replicas over weeks these sums leave 64 bits, so they are Python's.
-    prefill_ps, decode_ps = (sum(totals[:, column].tolist()) for column in (layout.PREFILL_PS, layout.DECODE_PS))
+    prefill_ps, decode_ps = sum(totals[layout.PREFILL_PS]), sum(totals[layout.DECODE_PS])
     busy_us = (prefill_ps + decode_ps) / 1e6
     return Run(
         timings=timings,
@@ -133,14 +135,14 @@ def simulate(
         replica=out.replica,
         hit_tokens=out.hits if limits.prefix_caching else None,
         replicas=fleet.replicas,
-        steps=int(totals[:, layout.STEPS].sum()),
+        steps=sum(totals[layout.STEPS]),
         prefill_s=prefill_ps / PS_PER_S,
         decode_s=decode_ps / PS_PER_S,
-        span_s=float(totals[:, layout.END_PS].max(initial=0)) / PS_PER_S,
-        peak_kv_share=float(totals[:, layout.PEAK_BLOCKS].max(initial=0)) / limits.kv_blocks,
-        mean_running=sum(totals[:, layout.SEQUENCE_US].tolist()) / busy_us if busy_us else 0.0,
+        span_s=float(last_ps) / PS_PER_S,
+        peak_kv_share=max(totals[layout.PEAK_BLOCKS]) / limits.kv_blocks,
+        mean_running=sum(totals[layout.SEQUENCE_US]) / busy_us if busy_us else 0.0,
         refused=refused,
         failed=failed,
         samples=_samples(setup) if sample_s else None,
-        sample_s=float(setup.state.scalars[:, layout.SAMPLE_PS].max()) / PS_PER_S,
+        sample_s=float(setup.state.scalars[:, layout.SAMPLE_PS].max()) / PS_PER_S if sample_s else 0.0,
     )

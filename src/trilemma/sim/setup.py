@@ -111,7 +111,9 @@ def _queues(replica: npt.NDArray[np.int16], replicas: int) -> tuple[npt.NDArray[
 
 def _ps(seconds: tuple[float, ...], replicas: int, otherwise: float) -> IntArray:
     """(replicas,) times in ps, FAR for never."""
-    times = np.array(seconds or (otherwise,) * replicas, dtype=np.float64)
+    if not seconds:
+        return np.full(replicas, layout.FAR if otherwise == NEVER else round(otherwise * PS_PER_S), np.int64)
+    times = np.array(seconds, dtype=np.float64)
     whole = np.rint(np.where(np.isfinite(times), times, 0.0) * PS_PER_S).astype(np.int64)
     return np.where(np.isfinite(times), whole, layout.FAR)
 
@@ -137,6 +139,11 @@ def window_in(table: StepTable, requests: Requests) -> int:
         return table.window_tokens
     longest = int(requests.prompt_tokens.max(initial=0)) + int(requests.output_tokens.max(initial=0))
     return min(table.window_tokens, max(longest, LONG_WINDOW))
+
+
+def _own(column: IntArray) -> IntArray:
+    """The column, or a copy of one that cannot be written: the kernels would be compiled anew for it."""
+    return column if column.flags.carray else np.array(column)
 
 
 def _power_of_two(at_least: int) -> int:
@@ -193,7 +200,7 @@ def set_up(
         unit=requests.block_tokens if caching else limits.block_tokens, window=window_in(table, requests),
         clients=clients, sessions=sessions, feedback=feedback, routing=int(routing), retry=fleet.retry_failed,
         balance_abs=fleet.balance_abs, balance_rel=float(fleet.balance_rel), seed=fleet.seed, dynamic=not dealt,
-        least_step_ps=int(table.token_ps[1:].min()),
+        least_step_ps=table.least_step_ps,
     )  # fmt: skip
     prices = layout.Prices(
         token_ps=table.token_ps, prefill_ps=table.prefill_ps, decode_ps=table.decode_ps,
@@ -202,7 +209,7 @@ def set_up(
     )  # fmt: skip
     load = layout.Load(
         arrival=arrival, entry=arrival.copy() if changes else arrival,
-        prompt=np.ascontiguousarray(requests.prompt_tokens), output=np.ascontiguousarray(requests.output_tokens),
+        prompt=_own(requests.prompt_tokens), output=_own(requests.output_tokens),
         link=link, successor=successor, think_ps=think_ps, session=session, home=home, chain_offsets=chain_offsets,
         chain_ids=chain_ids, chain_units=chain_units,
     )  # fmt: skip
@@ -213,18 +220,12 @@ def set_up(
         totals=np.zeros((replicas, layout.TOTALS), np.int64),
         samples=np.zeros((replicas, SAMPLE_ROWS if sample_s else 0, 8), np.int64),
     )  # fmt: skip
+    events, last_ready = _events(fleet) if not dealt else (np.zeros((3, 0), np.int64), 0)
     state = _state(
         requests, limits, fleet,
         rules=rules, queue=queue, units=int(chain_ids.max(initial=0)) + 1, sample_s=sample_s,
+        changes=events, last_ready=last_ready, first_arrivals=first_arrivals,
     )  # fmt: skip
-    events, last_ready = _events(fleet) if not dealt else (np.zeros((3, 0), np.int64), 0)
-    state = state._replace(
-        event_ps=events[0], event_kind=events[1], event_replica=events[2], first_arrivals=first_arrivals,
-        last_ready=np.array([last_ready], np.int64),
-        heap_time=np.zeros(first_arrivals.size if feedback else 0, np.int64),  # one a client, or a chain of turns
-        heap_request=np.zeros(first_arrivals.size if feedback else 0, np.int64),
-    )  # fmt: skip
-    state.events[layout.SENT] = first_arrivals.size
     return Setup(rules=rules, prices=prices, load=load, out=out, state=state)
 
 
@@ -237,6 +238,9 @@ def _state(
     queue: IntArray,
     units: int,
     sample_s: float,
+    changes: IntArray,
+    last_ready: int,
+    first_arrivals: IntArray,
 ) -> layout.State:
     replicas, n = fleet.replicas, len(requests)
     seats, page = limits.max_num_seqs, limits.block_tokens
@@ -259,8 +263,9 @@ def _state(
     scalars[:, layout.NEXT_SAMPLE] = sample_ps or NO_SAMPLE
     events = np.zeros(layout.EVENTS, np.int64)
     events[layout.HOMELESS] = -1
-    none = np.zeros(0, np.int64)
-    all_seats = (np.arange(replicas)[:, None] * seats + np.arange(seats - 1, -1, -1)).reshape(-1)
+    events[layout.SENT] = first_arrivals.size
+    waiting = first_arrivals.size if rules.feedback else 0  # one a client, or a chain of turns
+    all_seats = np.arange(replicas * seats).reshape(replicas, seats)[:, ::-1].reshape(-1)  # the first on top
     caching = bool(rules.caching)
     return layout.State(
         scalars=scalars,
@@ -283,16 +288,16 @@ def _state(
         held=np.zeros(requests.block_ids.size if caching and requests.block_ids is not None else 0, np.uint8),
         board=board,
         fail=_ps(fleet.fail_s, replicas, NEVER),
-        heap_time=none,
-        heap_request=none,
+        heap_time=np.zeros(waiting, np.int64),
+        heap_request=np.zeros(waiting, np.int64),
         events=events,
         serving=np.zeros(replicas, np.int64),
-        event_ps=none,
-        event_kind=none,
-        event_replica=none,
-        first_arrivals=none,
+        event_ps=changes[0],
+        event_kind=changes[1],
+        event_replica=changes[2],
+        first_arrivals=first_arrivals,
         admitted=np.zeros(replicas * seats if caching else 0, np.int64),
-        last_ready=none,
+        last_ready=np.array([last_ready], np.int64),
         serves=np.zeros(replicas, np.int64),
         dead=np.zeros(replicas, np.int64),
         inside=np.zeros(n if fleet.changes else 0, np.int64),
