@@ -34,6 +34,11 @@ def only(commands):
     return command
 
 
+def test_cuda_graphs_are_left_out_where_the_deployment_has_none():
+    assert "--enforce-eager" not in only(vllm_commands(deployment())).text
+    assert "--enforce-eager" in only(vllm_commands(deployment(knobs={"cuda_graphs": False}))).text
+
+
 def test_a_plain_deployment_word_for_word():
     assert only(vllm_commands(deployment(tensor=4))).text == (
         "CUDA_VISIBLE_DEVICES=0,1,2,3 vllm serve meta-llama/Meta-Llama-3.1-70B \\\n"

@@ -13,7 +13,7 @@ from trilemma.errors import UnsupportedError
 from trilemma.latency.constants import efficiency_of
 from trilemma.latency.formats import compute_format, kernel_form
 from trilemma.latency.gemm import gemm_cost
-from trilemma.latency.step import MTP_DRAFTS, StepModel
+from trilemma.latency.step import EAGER_LAYER_S, MTP_DRAFTS, StepModel
 
 LLAMA, DEEPSEEK = "meta-llama/Meta-Llama-3.1-70B", "deepseek-ai/DeepSeek-V3"
 
@@ -428,3 +428,18 @@ def test_every_shipped_model_gets_a_price_in_bf16_and_its_own_precision(accelera
             full = table.step_ps(prefill_tokens=2048, decodes=0, sampling=1, context_sum=0, pair_sum=2048 * 2049)
             assert 5e-4 < one < 0.2, name
             assert one < full * 1e-12 < 30, name
+
+
+def test_without_cuda_graphs_no_step_is_shorter_than_its_launches():
+    model = steps("Qwen/Qwen3-0.6B", "h100_sxm", precision="bf16", budget=8192)
+    knobs = replace(model.deployment.knobs, cuda_graphs=False)
+    eager = StepModel(replace(model.deployment, knobs=knobs), model.efficiency, model.typical, like=model)
+    assert model.floor_s == 0
+    assert eager.floor_s == pytest.approx(28 * EAGER_LAYER_S.value)
+    small, large = {"decodes": 1, "context_sum": 100, "sampling": 1}, {"prefill_tokens": 8192, "pair_sum": 8192 * 8193}
+    assert eager.terms(**small).total_s == pytest.approx(eager.floor_s)
+    assert eager.terms(**small).bottleneck == "overhead"
+    assert eager.terms(**large).seconds == model.terms(**large).seconds
+    shape = small | {"prefill_tokens": 0, "pair_sum": 0, "window_sum": 0}
+    assert eager.table().step_ps(**shape) == round(eager.floor_s * 1e12)
+    assert eager.table().step_ps(**shape) > model.table().step_ps(**shape)

@@ -18,7 +18,7 @@ from trilemma.workload.prefix import in_blocks_of
 
 CHOICES = (
     "accelerator", "engine", "precision", "kv_precision", "tensor", "pipeline", "data", "expert", "replicas",
-    "max_num_batched_tokens", "max_num_seqs",
+    "max_num_batched_tokens", "max_num_seqs", "enforce_eager",
 )  # fmt: skip
 
 
@@ -94,8 +94,13 @@ def chosen_deployment(asked: Asked, wanted: Mapping[str, Any]) -> Deployment:
         space, accelerators=space.accelerators[:1], engines=space.engines[:1], precisions=space.precisions[:1],
         only_native=False,
     )  # fmt: skip
+    graphs = not wanted.get("enforce_eager", False)
     choices = [
-        replace(d, parallelism=replace(spread, tensor=d.parallelism.tensor))
+        replace(
+            d,
+            parallelism=replace(spread, tensor=d.parallelism.tensor),
+            knobs=replace(d.knobs, cuda_graphs=graphs),
+        )
         for d in deployments(replace(question, space=first))
     ]
     if not choices:

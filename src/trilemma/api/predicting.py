@@ -71,6 +71,7 @@ def predict_one(
     osl: int | None = None,
     concurrency: int | None = None,
     rate: str | None = None,
+    enforce_eager: bool = False,
     catalogue_files: Sequence[Path] = (),
     seed: int | None = None,
 ) -> dict[str, Any]:
@@ -105,6 +106,7 @@ def predict_one(
         ep=ep,
         pp=pp,
         as_published=False,
+        cuda_graphs=not enforce_eager,
     )
     if rate is None:
         prediction = predict_closed_loop(configuration, seed=seed or 0)

@@ -54,6 +54,9 @@ AsyncScheduling = Annotated[
     bool,
     typer.Option("--async-scheduling/--no-async-scheduling", help="Whether a step is scheduled during the one before."),
 ]
+EnforceEager = Annotated[
+    bool, typer.Option("--enforce-eager", help="Without CUDA graphs: the host launches every kernel by itself.")
+]
 CapacityPolicy = Annotated[
     str | None,
     typer.Option(

@@ -36,6 +36,7 @@ def predict(
     osl: Osl = None,
     concurrency: Concurrency = None,
     rate: Rate = None,
+    enforce_eager: o.EnforceEager = False,
     seed: o.Seed = None,
     catalogue: o.CatalogueFiles = None,
     output: o.Output = None,
@@ -49,7 +50,7 @@ def predict(
     flags = o.given({
         "model": model, "accelerator": accelerator, "engine": engine, "precision": precision,
         "kv_precision": kv_precision, "tp": tp, "pp": pp, "dp": dp, "ep": ep, "isl": isl, "osl": osl,
-        "concurrency": concurrency, "rate": rate,
+        "concurrency": concurrency, "rate": rate, "enforce_eager": enforce_eager or None,
     })  # fmt: skip
     if (rows is None) == (not flags):
         found = "neither" if rows is None else f"both {rows} and --{next(iter(flags)).replace('_', '-')}"

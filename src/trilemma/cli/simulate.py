@@ -28,6 +28,7 @@ def simulate(
     routing: o.RoutingName = None,
     prefix_caching: o.PrefixCaching = False,
     async_scheduling: o.AsyncScheduling = False,
+    enforce_eager: o.EnforceEager = False,
     capacity_policy: o.CapacityPolicy = None,
     max_tokens: o.MaxTokens = None,
     compare: o.Compare = None,
@@ -51,6 +52,7 @@ def simulate(
         "accelerator": accelerator, "engine": engine, "precision": precision, "kv_precision": kv_precision,
         "tensor": tensor, "pipeline": pipeline, "data": data, "expert": expert, "replicas": replicas,
         "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs,
+        "enforce_eager": enforce_eager or None,
     })  # fmt: skip
     if check and compare is not None:
         raise InputError("--check", expected="one run to check", found="two to compare")

@@ -166,6 +166,7 @@ def _words(deployment: Deployment, *, checkpoint: str | None, prefix_caching: bo
     if knobs.max_model_len is not None:
         words += ["--max-model-len", str(knobs.max_model_len)]
     words += ["--enable-prefix-caching" if prefix_caching else "--no-enable-prefix-caching"]
+    words += [] if knobs.cuda_graphs else ["--enforce-eager"]
     if deployment.speculative_mtp:
         words += ["--speculative-config", '{"method": "mtp", "num_speculative_tokens": 1}']
     return tuple(words)

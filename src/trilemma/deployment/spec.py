@@ -39,7 +39,8 @@ class Parallelism:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerKnobs:
-    """The engine's scheduling knobs in vLLM's words; `num_gpu_blocks` None: derived from memory."""
+    """The engine's scheduling knobs in vLLM's words; `num_gpu_blocks` None: derived from memory. Without `cuda_graphs`
+    the host launches every kernel of a step by itself (--enforce-eager)."""
 
     max_num_batched_tokens: int
     max_num_seqs: int
@@ -47,6 +48,7 @@ class SchedulerKnobs:
     gpu_memory_utilization: float = 0.92
     num_gpu_blocks: int | None = None
     max_model_len: int | None = None
+    cuda_graphs: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

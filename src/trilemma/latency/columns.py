@@ -150,9 +150,10 @@ def tabulate(
     max_num_batched_tokens: int,
     max_num_seqs: int,
     stretch: float = 1.0,
+    floor_s: float = 0.0,
 ) -> StepTable:
     """The integer tables of the simulator up to a scheduler's bounds, which lie on or below the ends of the grids;
-    every time is `stretch` times as long."""
+    every time is `stretch` times as long. No step is shorter than `floor_s`."""
     parts = assemble(c, engine)
 
     def column(largest: int, grid: FloatArray, seconds: FloatArray) -> IntArray:
@@ -170,6 +171,7 @@ def tabulate(
         window_tokens=c.window_tokens if parts.window_s > 0 else 0,
         window_ps=_whole_ps(stretch * parts.window_s),
         pair_fp=round(stretch * parts.pair_s * PS_PER_S * 2**FRACTION_BITS),
+        floor_ps=np.full(max_num_seqs + 1, round(floor_s * PS_PER_S), np.int64),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from trilemma.catalogue.efficiency import Efficiency
-from trilemma.catalogue.figure import Source, weakest
+from trilemma.catalogue.figure import Figure, Source, weakest
 from trilemma.catalogue.precision import Role
 from trilemma.deployment.spec import Deployment
 from trilemma.deployment.weights import matrices
@@ -28,6 +28,15 @@ from trilemma.latency.mixers import Mixers, Typical
 from trilemma.latency.operations import Cost, FloatArray
 from trilemma.latency.table import StepTable
 
+EAGER_LAYER_S = Figure(
+    value=5e-4,
+    low=2.6e-4,
+    high=7.9e-4,
+    source=Source.DERIVED,
+    as_of="2026-09",
+    reference="decode steps without CUDA graphs over layers: Llama-3.1-8B on H100 8.4 ms (cloudai.pt), Voxtral-Mini-4B "
+    "on H200 16.5 ms (vllm pull 51167), a 7B on A800 22 ms (vllm-omni issue 7960)",
+)
 MTP_DRAFTS = 2  # tokens drafted a step; published runs use one to three and seldom say which
 OUTSIDE = (Role.EXPERT, Role.HEAD, Role.VISION)
 T = TypeVar("T")
@@ -197,7 +206,13 @@ class StepModel:
             max_num_batched_tokens=knobs.max_num_batched_tokens,
             max_num_seqs=knobs.max_num_seqs,
             stretch=self.stretch,
+            floor_s=self.floor_s,
         )
+
+    @property
+    def floor_s(self) -> float:
+        """What the host takes to launch a step's kernels one by one while the accelerator runs them; 0 with graphs."""
+        return 0.0 if self.deployment.knobs.cuda_graphs else EAGER_LAYER_S.value * self.deployment.model.layers
 
     def table(self) -> StepTable:
         """The model as integer tables for the deployment's scheduler bounds; made once."""
@@ -266,10 +281,12 @@ class StepModel:
                 )
                 costs["verification"] = overhead(np.maximum(verified - alone, 0.0))
         kept = {name: cost for name, cost in costs.items() if cost.seconds[0] > 0}
-        return StepTerms(
-            seconds={name: self.stretch * float(cost.seconds[0]) for name, cost in kept.items()},
-            binds={name: cost.binds for name, cost in kept.items()},
-        )
+        seconds = {name: self.stretch * float(cost.seconds[0]) for name, cost in kept.items()}
+        binds = {name: cost.binds for name, cost in kept.items()}
+        waits_s = self.floor_s - sum(seconds.values())
+        if waits_s > 0:
+            seconds["kernel launches"], binds["kernel launches"] = waits_s, "overhead"
+        return StepTerms(seconds=seconds, binds=binds)
 
 
 def overhead(seconds: FloatArray) -> Cost:

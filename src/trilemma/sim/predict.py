@@ -18,7 +18,7 @@ from trilemma.deployment.spec import Deployment, Parallelism, SchedulerKnobs
 from trilemma.errors import UnsupportedError
 from trilemma.latency.constants import efficiency_of
 from trilemma.latency.mixers import Typical
-from trilemma.latency.step import StepModel, StepTerms
+from trilemma.latency.step import EAGER_LAYER_S, StepModel, StepTerms
 from trilemma.latency.table import StepTable
 from trilemma.sim.benchmark import BenchmarkResult, closed_loop, uniform_lengths
 from trilemma.sim.interval import Error, Estimate
@@ -64,6 +64,7 @@ class Configuration:
     max_num_batched_tokens: int | None = None
     max_num_seqs: int | None = None
     as_published: bool = True
+    cuda_graphs: bool = True
 
     @property
     def launch(self) -> Launch:
@@ -149,6 +150,7 @@ def deployment_of(c: Configuration) -> Deployment:
             block_tokens=c.engine.block_tokens,
             gpu_memory_utilization=c.engine.gpu_memory_utilization,
             max_model_len=c.isl + c.osl,
+            cuda_graphs=c.cuda_graphs,
         ),
         kv_bytes_per_element=c.kv_bytes_per_element or kv_bytes,
         speculative_mtp=c.speculative_mtp,
@@ -197,6 +199,7 @@ class Player:
         key = (
             id(c.model), id(c.accelerator), id(c.engine), c.precision.name, c.tp, c.dp, c.ep, c.pp, c.isl, c.osl,
             c.ratio_low, c.speculative_mtp, c.kv_bytes_per_element, c.max_num_batched_tokens, seats_of(c), c.launch,
+            c.cuda_graphs,
         )  # fmt: skip
         if key not in self._prepared:
             self._prepared[key] = self._prepare(c)
@@ -332,8 +335,10 @@ def approximations(steps: StepModel) -> tuple[str, ...]:
     )
     rules = "" if engine.name in POLICIES else f"scheduled by vLLM's rules: those of {engine.name} are not known"
     read = f"{model.name}: {model.note}" if model.note else ""
+    layer_ms = 1e3 * EAGER_LAYER_S.value
+    eager = f"without CUDA graphs no step is shorter than {layer_ms:g} ms a layer" if steps.floor_s else ""
     kernels = "; ".join(steps.kernels.notes)
-    return tuple(text for text in (steps.efficiency.note, kernels, far, rules, read) if text)
+    return tuple(text for text in (steps.efficiency.note, kernels, far, rules, eager, read) if text)
 
 
 def _taken_for_granted(c: Configuration, deployment: Deployment) -> tuple[str, ...]:
