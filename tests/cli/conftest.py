@@ -47,7 +47,14 @@ class Api(types.ModuleType):
 
     def cost(self, path, **options):
         self.calls.append((path, options))
-        return {"total_usd_per_h": 10.0, "use_view": {"useful": 6.0, "idle": 4.0}}
+        return {"total_usd_per_h": 10.0, "use_view": {"useful": 6.0, "idle": 4.0}, "prices": [], "explain": {}}
+
+    def compare(self, path, **options):
+        self.calls.append((path, options))
+        views = {"cash": {"capital": 1.0}, "use": {"useful": 1.0}, "interval": {"total_usd_per_h": {"p50": 1.0}}}
+        offer = {"name": "a/owned", "kind": "owned", "deployment": {"label": "2 x a"}, "total_usd_per_h": 1.0}
+        offer |= views | {"usd_per_mtok_output": None, "opportunity_usd_per_h": 0.5, "ask": None}
+        return {"offers": [offer], "probability_cheapest": {"a/owned": 1.0}}
 
     def workload(self, trace, **options):
         self.calls.append((trace, options))
@@ -79,6 +86,8 @@ def api(monkeypatch):
     fake = Api()
     report = types.ModuleType("trilemma.report")
     report.plan_text = lambda answer: "the plan in words"
+    report.cost_text = lambda bill, *, width, explain: f"a bill in {width} columns{', explained' if explain else ''}"
+    report.comparison_text = lambda result, *, width, explain: f"a comparison in {width} columns"
     report.series_text = lambda columns: f"{len(columns['time_s'])} intervals"
     for name, module in (("api", fake), ("report", report)):
         monkeypatch.setitem(sys.modules, f"trilemma.{name}", module)

@@ -92,11 +92,6 @@ def test_simulate_compares_side_by_side(trilemma_says, api, scenario):
     assert (code, out, err) == (2, "", "error: --check: expected one run to check, found two to compare\n")
 
 
-def test_cost_flattens_its_views_in_a_table(trilemma_says, api, scenario):
-    assert "use_view.idle        4" in trilemma_says("cost", scenario, "--offer", "owned")[1]
-    assert api.calls[0][1]["offer"] == "owned"
-
-
 def test_workload_passes_its_window_on(trilemma_says, api):
     assert trilemma_says("workload", "x.csv", "--start", "10 min", "--format", "azure", "--rate-scale", "2")[0] == 0
     assert api.calls[0] == (

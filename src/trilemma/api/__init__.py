@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trilemma.api.comparing import compare
     from trilemma.api.health import compile_simulator
     from trilemma.api.lookup import catalogue, catalogue_digest, workload
     from trilemma.api.planning import plan
@@ -18,6 +19,7 @@ __all__ = [
     "RunFiles",
     "catalogue",
     "catalogue_digest",
+    "compare",
     "compile_simulator",
     "cost",
     "plan",
@@ -36,6 +38,7 @@ _HOME = {
     "predict": "predicting",
     "predict_one": "predicting",
     "cost": "pricing",
+    "compare": "comparing",
     "simulate": "simulating",
     "RunFiles": "simulating",
 }

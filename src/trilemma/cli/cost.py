@@ -1,15 +1,47 @@
-"""`trilemma cost`: the four-dimension bill of one deployment under a scenario's load."""
+"""`trilemma cost`: the bill of a plan, a simulation or a measured run, under one offer or several side by side."""
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from trilemma.cli import options as o
-from trilemma.cli.output import emit, pairs
+from trilemma.cli.output import Row, emit, pairs
 from trilemma.cli.progress import progress
+from trilemma.errors import InputError
+
+Compare = Annotated[
+    str | None,
+    typer.Option(
+        metavar="OFFERS",
+        help="Offers side by side, between commas: own, reserved-1y, on-demand, spot, api, or an offer's own name.",
+    ),
+]
+Measured = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Price a measured run: a table of requests as simulate --requests-file writes it, beside the flags of "
+        "the deployment it ran on.",
+    ),
+]
+Growth = Annotated[float | None, typer.Option(metavar="PCT", help="Percent by which the load grows every month.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Print every formula with its numbers and sources.")]
+WITHOUT_TERMINAL = 120  # columns of what is not printed on one
 
 
 def cost(
     scenario: o.ScenarioFile,
     *,
-    accelerator: o.Accelerator = None,
     offer: o.OfferName = None,
+    compare: Compare = None,
+    measured: Measured = None,
+    growth: Growth = None,
+    explain: Explain = False,
+    accelerator: o.Accelerator = None,
     engine: o.Engine = None,
     precision: o.Precision = None,
     kv_precision: o.KvPrecision = None,
@@ -27,25 +59,75 @@ def cost(
     output_file: o.OutputFile = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Price one deployment under a load.
+    """Price a plan, a deployment under the load, or a measured run.
 
-    The bill has capital, operational and engineering cost, and shows what was useful, wasted, spare, idle, stranded.
+    Without flags of a deployment it is the plan's answer; with them that deployment, simulated. The bill has capital,
+    operational and engineering cost, and shows what was useful, wasted, spare, idle, stranded.
     """
-    from trilemma import api
+    from trilemma import api, report
 
     deployment = o.given({
         "accelerator": accelerator, "engine": engine, "precision": precision, "kv_precision": kv_precision,
         "tensor": tensor, "pipeline": pipeline, "data": data, "expert": expert, "replicas": replicas,
         "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs,
     })  # fmt: skip
-    with progress("simulations", quiet=quiet) as advance:
-        bill = api.cost(
-            scenario,
-            deployment=deployment,
-            offer=offer,
-            overrides=o.assignments(set_),
-            catalogue_files=catalogue or (),
-            seed=seed,
-            progress=advance,
-        )
-    emit(pairs(bill), output=output, output_file=output_file, document=bill)
+    _check_choices(compare, offer, growth)
+    common: dict[str, Any] = {
+        "deployment": deployment, "measured": measured, "overrides": o.assignments(set_),
+        "catalogue_files": catalogue or (), "seed": seed,
+    }  # fmt: skip
+    with progress("simulations" if deployment else "candidates", quiet=quiet) as advance:
+        if compare is None:
+            result = api.cost(scenario, offer=offer, progress=advance, **common)
+        else:
+            result = api.compare(
+                scenario, offers=compare, growth_pct_per_month=growth or 0.0, progress=advance, **common
+            )
+    words = report.cost_text if compare is None else report.comparison_text
+    emit(
+        _rows(result, compare),
+        output=output,
+        output_file=output_file,
+        document=result,
+        text=lambda: words(result, width=_width(output_file), explain=explain),
+    )
+
+
+def _check_choices(compare: str | None, offer: str | None, growth: float | None) -> None:
+    """Raises InputError for flags that do not go together."""
+    if compare is not None and offer is not None:
+        raise InputError("--offer", expected="nothing beside --compare, which names the offers", found=repr(offer))
+    if compare is None and growth is not None:
+        raise InputError("--growth", expected="--compare beside it: a month's bill alone does not grow", found="none")
+
+
+def _width(output_file: Path | None) -> int:
+    """Columns of the terminal that is printed on; a fixed number where it is none."""
+    if output_file is not None or not sys.stdout.isatty():
+        return WITHOUT_TERMINAL
+    return shutil.get_terminal_size((WITHOUT_TERMINAL, 24)).columns
+
+
+def _rows(result: Mapping[str, Any], compare: str | None) -> Sequence[Row]:
+    """What CSV holds: one key a row of a bill, one offer a row of a comparison."""
+    if compare is None:
+        return pairs({key: value for key, value in result.items() if key not in {"prices", "explain"}})
+    return [_row(one, result["probability_cheapest"][one["name"]]) for one in result["offers"]]
+
+
+def _row(one: Mapping[str, Any], probability: float) -> Row:
+    """An offer as one flat row."""
+    deployment, span = one["deployment"], one["interval"]["total_usd_per_h"]
+    return {
+        "name": one["name"],
+        "kind": one["kind"],
+        "deployment": None if deployment is None else deployment["label"],
+        "total_usd_per_h": one["total_usd_per_h"],
+        **{f"total_usd_per_h_{key}": value for key, value in span.items()},
+        "usd_per_mtok_output": one["usd_per_mtok_output"],
+        **{f"{name}_usd_per_h": value for name, value in one["cash"].items()},
+        **{f"{name}_usd_per_h": value for name, value in one["use"].items()},
+        "opportunity_usd_per_h": one["opportunity_usd_per_h"],
+        "ask_usd": one["ask"],
+        "probability_cheapest": probability,
+    }
