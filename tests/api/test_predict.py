@@ -155,8 +155,13 @@ class TestOne:
     FLAGS = {"model": "Qwen/Qwen3-32B", "accelerator": "h100_sxm", "precision": "fp8", "tp": 2, "isl": 1024, "osl": 128}
 
     def test_closed_loop_agrees_with_the_row(self):
-        answer = api.predict_one(**self.FLAGS, concurrency=16)
-        assert {name: answer[name] for name in CONTRACT} == one()
+        answer = api.predict_one(**self.FLAGS, engine="sglang", concurrency=16)
+        assert {name: answer[name] for name in CONTRACT} == one(engine="sglang")
+
+    def test_a_row_is_launched_as_published_runs_were_and_flags_are_not(self):
+        launched = "launched as published runs like it were: 4,096 tokens a step"
+        assert launched in one()["note"]
+        assert launched not in api.predict_one(**self.FLAGS, concurrency=16)["note"]
 
     def test_steps_are_told_term_by_term(self):
         answer = api.predict_one(**self.FLAGS, concurrency=16)
