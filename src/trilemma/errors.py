@@ -26,6 +26,14 @@ class InputError(TrilemmaError):
         self.where, self.expected, self.found, self.hint = where, expected, found, hint
         super().__init__(f"{where}: expected {expected}, found {found}" + (f" ({hint})" if hint else ""))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _input_error, (self.where, self.expected, self.found, self.hint)
+
+
+def _input_error(where: str, expected: str, found: str, hint: str) -> InputError:
+    """What another process raised, raised again in this one."""
+    return InputError(where, expected=expected, found=found, hint=hint)
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint that names the nearest known word; empty where none is near.

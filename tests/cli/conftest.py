@@ -15,7 +15,9 @@ class Answer:
     """What api.plan gives back, as far as the command line looks."""
 
     def to_dict(self):
-        return {"chosen": {"name": "a"}, "frontier": [{"name": "a", "usd_per_h": 1.5}], "p99_s": float("nan")}
+        frontier = [{"name": "a", "usd_per_h": 1.5}]
+        asked_for = {"levers": None, "why_not": None}
+        return {"chosen": {"name": "a"}, "frontier": frontier, "p99_s": float("nan")} | asked_for
 
 
 class Api(types.ModuleType):

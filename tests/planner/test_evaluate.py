@@ -119,7 +119,7 @@ def test_what_cannot_serve_at_next_to_no_load_is_out_with_all_it_misses(small):
     assert rejection.stage == "limits"
     assert [m.limit.metric for m in rejection.misses] == [Metric.TTFT, Metric.ITL]
     assert rejection.reason.startswith("ttft p50 <= 1 ms missed: ")
-    assert simulations == 7  # the first guess and six halvings
+    assert simulations == 4  # the first guess, two steps down, and the lowest rung
     assert rejection.label == describe(ready.candidate.deployment)
 
 

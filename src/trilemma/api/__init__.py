@@ -8,23 +8,32 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trilemma.api.comparing import compare
+    from trilemma.api.deploying import deploy
     from trilemma.api.health import compile_simulator
     from trilemma.api.lookup import catalogue, catalogue_digest, workload
     from trilemma.api.planning import plan
     from trilemma.api.predicting import predict, predict_one
     from trilemma.api.pricing import cost
+    from trilemma.api.runs import compare_runs, list_runs, remove_runs, show_run
     from trilemma.api.simulating import RunFiles, simulate
+    from trilemma.api.stopping import Interrupted
 
 __all__ = [
+    "Interrupted",
     "RunFiles",
     "catalogue",
     "catalogue_digest",
     "compare",
+    "compare_runs",
     "compile_simulator",
     "cost",
+    "deploy",
+    "list_runs",
     "plan",
     "predict",
     "predict_one",
+    "remove_runs",
+    "show_run",
     "simulate",
     "workload",
 ]
@@ -39,8 +48,14 @@ _HOME = {
     "predict_one": "predicting",
     "cost": "pricing",
     "compare": "comparing",
+    "deploy": "deploying",
     "simulate": "simulating",
     "RunFiles": "simulating",
+    "list_runs": "runs",
+    "show_run": "runs",
+    "compare_runs": "runs",
+    "remove_runs": "runs",
+    "Interrupted": "stopping",
 }
 
 

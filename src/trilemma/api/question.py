@@ -17,7 +17,7 @@ from trilemma.catalogue.precision import Precision
 from trilemma.catalogue.staleness import stale_prices
 from trilemma.errors import InputError
 from trilemma.metrics.limits import Metric
-from trilemma.planner.question import Question, Sizing, Space, Workload
+from trilemma.planner.question import Objective, Question, Sizing, Space, Workload
 from trilemma.scenario import Scenario, load_scenario
 from trilemma.workload.requests import Requests
 from trilemma.workload.sessions import generate_sessions
@@ -69,6 +69,7 @@ def ask(
         sizing=Sizing(headroom=float(scenario.sizing.headroom), spare_replicas=scenario.sizing.spare_replicas),
         economics=economics,
         confidence=scenario.confidence,
+        objective=Objective(scenario.objective),
         as_of=as_of,
         seed=scenario.seed,
     )
@@ -199,7 +200,14 @@ def _space(scenario: Scenario, catalogue: Catalogue, model: Model) -> Space:
         ),
         max_num_batched_tokens=tuple(asked.max_num_batched_tokens or ()),
         max_num_seqs=tuple(asked.max_num_seqs or ()),
+        pipeline_parallel=tuple(asked.pipeline_parallel or (1,)),
+        data_parallel=tuple(asked.data_parallel or (1,)),
+        expert_parallel=tuple(asked.expert_parallel or ()),
+        prefix_caching=tuple(asked.prefix_caching or (False,)),
+        speculative_mtp=tuple(asked.speculative_mtp or (False,)),
         max_gpus=asked.max_gpus,
+        max_nodes=asked.max_nodes,
+        budget_usd_per_month=asked.budget_usd_per_month,
         max_accuracy_loss_pct=asked.max_accuracy_loss_pct,
     )
 

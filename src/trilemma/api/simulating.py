@@ -17,8 +17,9 @@ from trilemma.metrics.series import Series
 from trilemma.planner.answer import Trial, describe
 from trilemma.planner.plan import Progress, quiet
 from trilemma.report.chrome_trace import MOST_REQUESTS, write_chrome_trace
-from trilemma.report.document import deployment_dict, finite, limit_dict, memory_dict, terms_dict
+from trilemma.report.document import deployment_dict, limit_dict, memory_dict, terms_dict
 from trilemma.report.files import check_apart, check_writable
+from trilemma.report.numbers import finite
 from trilemma.report.requests_file import check_table_file, request_columns, series_columns, write_table
 from trilemma.report.simulation import series_dict
 from trilemma.sim.engine import EngineLimits, Policy
@@ -127,7 +128,7 @@ def simulate(
         stage.sample_s = resolution_s or usual_resolution_s(_span_s(asked, most_rps * replicas))
         trial = held(stage, most_rps, replicas, step)
         outcomes, series = stage.outcomes(), stage.series()
-        watts = power_w(series, trial.deployment)
+        watts = power_w(series, trial.deployment, trial.fleet.activity)
         results[name] = simulated_dict(trial, asked, stage, outcomes) | {"series": series_dict(series, watts.tolist())}
         if files is not None:
             about = {"trilemma": trilemma.__version__, "scenario": asked.question.name}

@@ -11,6 +11,7 @@ import numpy as np
 from trilemma.cost.power import node_power
 from trilemma.cost.use import GpuUse
 from trilemma.deployment.spec import Deployment
+from trilemma.metrics.activity import Activity
 from trilemma.metrics.outcomes import Outcomes
 from trilemma.metrics.series import Series
 from trilemma.planner.bench import Bench
@@ -110,7 +111,7 @@ def _whole_ps(seconds: FloatArray) -> IntArray:
     return np.where(np.isnan(seconds), -1, np.rint(np.nan_to_num(seconds) * PS_PER_S)).astype(np.int64)
 
 
-def power_w(series: Series, deployment: Deployment) -> FloatArray:
+def power_w(series: Series, deployment: Deployment, activity: Activity) -> FloatArray:
     """(k,) watts at the nodes of all replicas over a series, before PUE: the power model that bills use."""
     gpus, k = deployment.gpus, len(series)
     every = np.full(k, float(gpus))
@@ -127,7 +128,8 @@ def power_w(series: Series, deployment: Deployment) -> FloatArray:
         decode=series.decode_share * gpus,
         useful_share=1.0,
     )
-    return node_power(deployment.accelerator, use).total_w
+    watts = node_power(deployment.accelerator, use, prefill_w=activity.prefill_w, decode_w=activity.decode_w)
+    return watts.total_w
 
 
 def usual_resolution_s(span_s: float) -> float:

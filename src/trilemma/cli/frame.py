@@ -15,10 +15,11 @@ from typing import Annotated, cast
 import typer
 
 import trilemma
-from trilemma.cli import catalogue, cost, doctor, plan, predict, simulate, workload
+from trilemma.cli import bench, catalogue, cost, deploy, doctor, plan, predict, runs, simulate, workload
+from trilemma.cli.stopping import INTERRUPTED
 from trilemma.errors import TrilemmaError
 
-BUG, INTERRUPTED = 1, 130
+BUG = 1
 # The parser's own errors; typer carries its own copy of click from some version on, so the class has no one address.
 USAGE_ERROR = cast(
     type[typer.BadParameter], next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -33,9 +34,19 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: importing rich would take longer than printing it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan.plan, predict.predict, simulate.simulate, cost.cost, workload.workload, doctor.doctor):
+for command in (
+    plan.plan,
+    predict.predict,
+    simulate.simulate,
+    cost.cost,
+    deploy.deploy,
+    workload.workload,
+    bench.bench,
+    doctor.doctor,
+):
     app.command()(command)
 app.add_typer(catalogue.app, name="catalogue")
+app.add_typer(runs.app, name="runs")
 
 
 def _print_version(wanted: bool) -> None:

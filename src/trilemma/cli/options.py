@@ -88,6 +88,16 @@ ChromeTrace = Annotated[
 ChromeTraceRequests = Annotated[
     int | None, typer.Option(min=0, help="Most requests in the Chrome trace; 20,000 if left out.")
 ]
+StoreFile = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="FILE", help="Database of plans and their simulations; yours if left out."),
+]
+Keep = Annotated[
+    bool, typer.Option("--store-results/--no-store", help="Keep what is simulated, and go on from what is kept.")
+]
+WorkEngine = Annotated[
+    str, typer.Option("--engine", metavar="NAME", help="What spreads the work: processes (of this machine) or ray.")
+]
 OfferName = Annotated[str | None, typer.Option("--offer", help="owned, on-demand, reserved-1y, reserved-3y or spot.")]
 
 

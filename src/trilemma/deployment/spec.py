@@ -40,7 +40,8 @@ class Parallelism:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerKnobs:
     """The engine's scheduling knobs in vLLM's words; `num_gpu_blocks` None: derived from memory. Without `cuda_graphs`
-    the host launches every kernel of a step by itself (--enforce-eager)."""
+    the host launches every kernel of a step by itself (--enforce-eager). `prefix_caching` keeps computed prefix blocks
+    for later requests."""
 
     max_num_batched_tokens: int
     max_num_seqs: int
@@ -49,6 +50,7 @@ class SchedulerKnobs:
     num_gpu_blocks: int | None = None
     max_model_len: int | None = None
     cuda_graphs: bool = True
+    prefix_caching: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

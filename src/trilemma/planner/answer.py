@@ -17,11 +17,13 @@ from trilemma.metrics.summary import Summary
 def describe(deployment: Deployment) -> str:
     """A deployment in one line, replicas left out: "h100_sxm TP4 fp8 vllm 8192/1024"."""
     p, k = deployment.parallelism, deployment.knobs
-    spread = f"TP{p.tensor}" + (f" DP{p.data}" if p.data > 1 else "") + (f" EP{p.expert}" if p.expert > 1 else "")
+    ways = (("PP", p.pipeline), ("DP", p.data), ("EP", p.expert))
+    spread = f"TP{p.tensor}" + "".join(f" {name}{count}" for name, count in ways if count > 1)
     cache = " kv-fp8" if deployment.kv_bytes_per_element < 2 else ""
+    extras = (" prefix-caching" if k.prefix_caching else "") + (" mtp" if deployment.speculative_mtp else "")
     return (
         f"{deployment.accelerator.name} {spread} {deployment.precision.name}{cache} {deployment.engine.name} "
-        f"{k.max_num_batched_tokens}/{k.max_num_seqs}"
+        f"{k.max_num_batched_tokens}/{k.max_num_seqs}{extras}"
     )
 
 
@@ -98,13 +100,15 @@ class Plan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
     """A candidate that is out. `stage` is "support", "memory", "bound", "limits", "size" or "cost"; for "limits" the
-    misses at the lightest load are kept, for "size" the GPUs it would take, for "bound" and "cost" its price."""
+    misses at the lightest load (or what no load can better) are kept, for "size" the GPUs or nodes it would take, for
+    "bound" and "cost" its price."""
 
     label: str
     stage: str
     reason: str
     misses: tuple[Miss, ...] = ()
     gpus_needed: int | None = None
+    nodes_needed: int | None = None
     usd_per_h: float | None = None
 
     @property
@@ -142,8 +146,9 @@ class NearestMiss:
 class Answer:
     """`chosen` is the cheapest plan that meets every limit, None if there is none (`nearest` then says how close).
 
-    `plans` are all feasible ones, cheapest first; `frontier` those no other beats on tokens/s/GPU, p99 TTFT and
-    $/Mtoken at once.
+    `plans` are all that were found feasible, cheapest first (dearer ones than `plan.CUT` x the cheapest may be missing:
+    they are not looked for); `frontier` those of up to that price that no other beats on tokens/s/GPU, p99 TTFT and
+    $/Mtoken at once. Not `complete` where the search was stopped half way: all else is then the best so far.
     """
 
     name: str
@@ -153,4 +158,5 @@ class Answer:
     rejected: tuple[Rejection, ...]
     nearest: NearestMiss | None
     counts: Counts
+    complete: bool = True
     warnings: tuple[str, ...] = field(default=())

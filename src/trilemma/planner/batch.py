@@ -8,10 +8,11 @@ from trilemma.metrics.activity import Capacity
 from trilemma.metrics.limits import Metric, Miss
 from trilemma.metrics.summary import makespan_s
 from trilemma.planner.answer import Rejection, Trial
-from trilemma.planner.bench import KNEE_PRECISION, Bench
-from trilemma.planner.candidates import Candidate
+from trilemma.planner.bench import Bench
+from trilemma.planner.candidate import Candidate
 from trilemma.planner.question import Question
 from trilemma.planner.schedules import batch_schedules
+from trilemma.planner.streams import KNEE_PRECISION
 from trilemma.planner.trial import missed, too_many, trial_of
 from trilemma.sim.replica import Run
 

@@ -9,21 +9,24 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from trilemma.latency.table import StepTable
 from trilemma.metrics.limits import Metric, Miss
 from trilemma.metrics.summary import judge, verdict
-from trilemma.planner.candidates import Candidate
+from trilemma.planner.bounds import Bounds
+from trilemma.planner.candidate import Candidate
 from trilemma.planner.question import Question
-from trilemma.search.bisect import largest
-from trilemma.sim.limits import limits_of
+from trilemma.planner.streams import KNEE_PRECISION, Form, Streams, rate_of, rung_of, stream_at, streams_of
+from trilemma.search.ladder import highest
+from trilemma.sim.limits import assumptions, limits_of
 from trilemma.sim.replica import EngineLimits, Run, simulate
+from trilemma.workload.prefix import cached_tokens
 from trilemma.workload.requests import Requests
 
+__all__ = ["KNEE_PRECISION", "LOWEST_SHARE", "Bench", "knee_rps", "saturation_of", "saturation_rps", "stream_at"]
+
 SATURATION_REQUESTS = 4000
-KNEE_REQUESTS = 4000
-KNEE_PRECISION = 0.03
+LOWEST_SHARE = 0.01  # of saturation: what misses its limits there is out
 FIRST_GUESS = 0.7  # of saturation: where knees of interactive limits usually lie
 
 
@@ -33,32 +36,107 @@ class Bench:
 
     candidate: Candidate
     question: Question
-    table: StepTable = field(init=False)
     limits: EngineLimits = field(init=False)
     simulations: int = 0
     last_misses: tuple[Miss, ...] = ()
 
     def __post_init__(self) -> None:
-        self.table = self.candidate.steps.table()
-        self.limits = limits_of(self.candidate.deployment, self.candidate.memory.usable_blocks)
+        deployment = self.candidate.deployment
+        limits = limits_of(deployment, self.candidate.memory.usable_blocks)
+        self.limits = replace(limits, prefix_caching=deployment.knobs.prefix_caching)
+
+    @cached_property
+    def table(self) -> StepTable:
+        """The candidate's step times."""
+        return self.candidate.steps.table()
 
     def play(self, requests: Requests, replicas: int, clients: int = 0) -> Run:
-        """One simulation; TTFT and e2e include the engine's time per request before scheduling."""
+        """One simulation; TTFT and e2e include the engine's time per request before scheduling.
+
+        Attention-DP ranks are played as schedulers of their own that share the replica's requests (as measured runs
+        say, see sim.benchmark), in step only where there are more of them than clients. Under multi-token prediction a
+        step yields several tokens: gaps between tokens are those between steps.
+        """
         self.simulations += 1
+        ranks = self.ranks if not clients or clients >= replicas * self.ranks else 1
+        played = self.streams.form(requests, self.form)
         run = simulate(
-            requests, self.table, self.limits, replicas=replicas, clients=clients,
-            ranks=self.ranks, shared_experts=self.ranks > 1,
+            played, self.table, replace(self.limits, prefix_caching=self._caches(played)),
+            replicas=replicas * ranks, clients=clients,
+            ranks=self.ranks // ranks, shared_experts=self.ranks > ranks,
         )  # fmt: skip
         before_s = self.candidate.steps.efficiency.engine.request_s
         timings = replace(
-            run.timings, first_token_s=run.timings.first_token_s + before_s, done_s=run.timings.done_s + before_s
+            run.timings,
+            first_token_s=run.timings.first_token_s + before_s,
+            done_s=run.timings.done_s + before_s,
+            output_tokens=requests.output_tokens,
         )
-        return replace(run, timings=timings)
+        return replace(
+            run,
+            timings=timings,
+            replicas=replicas,
+            prefill_s=run.prefill_s / ranks,
+            decode_s=run.decode_s / ranks,
+            mean_running=run.mean_running * ranks,
+        )
+
+    def _caches(self, requests: Requests) -> bool:
+        """Whether prefixes are looked up: lengths alone have none."""
+        return self.limits.prefix_caching and requests.block_ids is not None
+
+    @cached_property
+    def most_rps(self) -> float:
+        """The most requests per second of a replica that any schedule serves inside the limits; 0.0 without KV
+        blocks."""
+        if not self.limits.kv_blocks:
+            return 0.0
+        workload = self.question.workload
+        # Sessions that wait for their answers slow down by themselves: the rate they are asked at bounds nothing.
+        streaming = not workload.batch and not workload.clients and workload.requests.think_s is None
+        return self.bounds.capacity_rps(self.question.limits if streaming else (), self.margins)
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What a reader should know of how the engine, its ranks and drafted tokens are played."""
+        alone = type(self).play is Bench.play  # who plays otherwise has ranks step together
+        said = {
+            "attention-DP ranks are played one by one, their experts priced for ranks that are equally busy":
+                alone and self.ranks > 1,
+            "multi-token prediction: a step yields as many tokens as in published runs on average, all at once":
+                self.tokens_per_step != 1,
+        }  # fmt: skip
+        own = tuple(text for text, holds in said.items() if holds)
+        return assumptions(self.limits, ranks=1 if alone else self.ranks) + own
 
     @property
     def ranks(self) -> int:
-        """Attention-DP ranks of a replica, which step together; `limits` are those of one."""
+        """Attention-DP ranks of a replica; `limits` are those of one."""
         return self.candidate.deployment.parallelism.data
+
+    @cached_property
+    def streams(self) -> Streams:
+        """The question's workload at rates and in forms."""
+        return streams_of(self.question.workload)
+
+    @cached_property
+    def form(self) -> Form:
+        """How this candidate reads requests."""
+        caches = self.limits.prefix_caching
+        return Form(block_tokens=self.limits.block_tokens if caches else 0, tokens_per_step=self.tokens_per_step)
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a step yields of a decoding sequence, on average."""
+        if not self.candidate.deployment.speculative_mtp:
+            return 1.0
+        return self.candidate.steps.efficiency.engine.mtp_tokens
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """What no schedule can better."""
+        work = self.streams.work(caching=self.limits.prefix_caching, tokens_per_step=self.tokens_per_step)
+        return Bounds(self.candidate, work, kv_tokens=self.limits.kv_blocks * self.limits.block_tokens)
 
     @cached_property
     def margins(self) -> Mapping[Metric, float]:
@@ -74,12 +152,15 @@ class Bench:
 
 
 def saturation_rps(bench: Bench) -> float:
-    """Requests per second of one replica with an endless queue: the middle half of the answers of a long burst.
+    """Requests per second of one replica with an endless queue: the middle half of the answers of a long burst, at most
+    what any schedule can do.
 
-    Of lengths alone: prefix blocks stay out, for requests picked all over a workload share fewer than neighbours do.
-    0.0 when every request is refused.
+    Of lengths alone, since requests picked all over a workload share fewer prefixes than neighbours do: under prefix
+    caching prompts are as short as an endless cache makes them. 0.0 when every request is refused.
     """
     requests = bench.question.workload.requests
+    if bench.limits.prefix_caching and (found := cached_tokens(requests)) is not None:
+        requests = replace(requests, prompt_tokens=requests.prompt_tokens - found)
     n, wanted = len(requests), max(SATURATION_REQUESTS, 4 * bench.limits.max_num_seqs * bench.ranks)
     # Taken all over a long workload, which may drift; a short one comes round again, or its end would be all there is.
     index = np.arange(wanted) * n // wanted if n > wanted else np.arange(wanted) % n
@@ -88,7 +169,11 @@ def saturation_rps(bench: Bench) -> float:
         prompt_tokens=requests.prompt_tokens[index],
         output_tokens=requests.output_tokens[index],
     )
-    run = bench.play(burst, 1)
+    return min(_answered_rps(bench.play(burst, 1)), bench.bounds.capacity_rps())
+
+
+def _answered_rps(run: Run) -> float:
+    """Requests per second that the middle half of a burst's answers came at."""
     done = np.sort(run.timings.done_s[run.timings.finished])
     if done.size < 8:
         return done.size / float(done[-1]) if done.size else 0.0
@@ -102,48 +187,33 @@ def saturation_of(question: Question, candidate: Candidate) -> float:
     return saturation_rps(Bench(candidate, question))
 
 
-def stream_at(requests: Requests, rate_rps: float) -> tuple[Requests, int]:
-    """Requests as `replicas` replicas of a round-robin fleet see them, each at `rate_rps`: (requests, replicas).
+def knee_rps(
+    bench: Bench, saturated_rps: float, near_rps: float | None = None, worth_rps: float = 0.0
+) -> tuple[float, Run | None]:
+    """The highest rate of one replica that keeps the limits, at most saturation, and the run there; 0.0 if none, or
+    none from `worth_rps` on.
 
-    Of k replicas as many are kept as give KNEE_REQUESTS requests, so that a tail percentile rests on enough of them.
-    Sessions stay whole: a turn comes after the answer to the one before it, and shares its prefix.
+    Rates are the rungs of a ladder that all candidates share, and saturation itself above them. The search starts at
+    `near_rps`, the knee of a candidate much like this one, or where knees usually lie: that changes how long it takes.
     """
-    trace_rps = requests.rate_per_s
-    ways = max(1, round(trace_rps / rate_rps))
-    kept = min(ways, len(requests), max(1, -(-KNEE_REQUESTS * ways // len(requests))))
-    mine = requests.take(_dealt(requests) % ways < kept)
-    factor = rate_rps * ways / trace_rps
-    if requests.session is not None:  # which may be of unequal length
-        factor *= kept * len(requests) / (ways * len(mine))
-    return mine.at_rate(factor), kept
+    found: dict[int, Run] = {}
+    most_rps = min(saturated_rps, bench.most_rps)
+    top = rung_of(most_rps) + 1
 
+    def rate(rung: int) -> float:
+        return most_rps if rung == top else rate_of(rung)
 
-def _dealt(requests: Requests) -> npt.NDArray[np.int64]:
-    """(n,) a request's number, or its session's, counted in order of (first) arrival."""
-    n = len(requests)
-    if requests.session is None:
-        return np.arange(n)
-    alone = requests.session < 0
-    names = np.where(alone, int(requests.session.max()) + 1 + np.arange(n), requests.session)
-    _, first, which = np.unique(names, return_index=True, return_inverse=True)
-    number = np.empty(first.size, np.int64)
-    number[np.argsort(first)] = np.arange(first.size)
-    return number[which.reshape(-1)]
-
-
-def knee_rps(bench: Bench, saturated_rps: float) -> tuple[float, Run | None]:
-    """The highest rate of one replica that keeps the limits, at most saturation, and the run there; 0.0 if none."""
-    found: list[Run] = []
-
-    def holds(share: float) -> bool:
-        stream, replicas = stream_at(bench.question.workload.requests, share * saturated_rps)
+    def holds(rung: int) -> bool:
+        stream, replicas = bench.streams.at(rate(rung))
         run = bench.play(stream, replicas)
         misses = bench.misses(run)
         if misses:
             bench.last_misses = misses
             return False
-        found.append(run)
+        found[rung] = run
         return True
 
-    share = largest(holds, guess=FIRST_GUESS, most=1.0, precision=KNEE_PRECISION)
-    return share * saturated_rps, found[-1] if found else None
+    guess, stride = (FIRST_GUESS * most_rps, 8) if near_rps is None else (min(near_rps, most_rps), 2)
+    least = min(rung_of(max(LOWEST_SHARE * saturated_rps, worth_rps)), top)
+    rung = highest(holds, guess=rung_of(guess), least=least, most=top, stride=stride)
+    return (0.0, None) if rung is None else (rate(rung), found[rung])

@@ -1,44 +1,30 @@
 """Every deployment of a question's space, and the ones that cannot run, with the reason."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import product
-from math import exp
+
+import numpy as np
 
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.engine import Engine
 from trilemma.catalogue.quality import quality_of
 from trilemma.catalogue.support import precision_on
+from trilemma.cost.packing import box_gpus, units_for
 from trilemma.deployment.memory import Memory, memory, why_not
-from trilemma.deployment.spec import Deployment, Parallelism, SchedulerKnobs
+from trilemma.deployment.spec import Deployment, SchedulerKnobs
+from trilemma.deployment.validity import problems
 from trilemma.deployment.weights import total_params
 from trilemma.errors import UnsupportedError
-from trilemma.latency.constants import efficiency_of
-from trilemma.latency.mixers import Typical
-from trilemma.latency.step import StepModel
 from trilemma.planner.answer import Rejection, describe
+from trilemma.planner.candidate import USUAL_CLIENTS, Candidate, candidates_of
 from trilemma.planner.question import Question
-from trilemma.sim.interval import Error
-from trilemma.sim.neighbours import Traits, load_neighbours, traits_of
+from trilemma.planner.spread import parallelisms
+
+__all__ = ["USUAL_CLIENTS", "Candidate", "deployments", "knob_choices", "screen", "unsupported", "without"]
 
 SMALLER_BUDGETS = (2048, 512)
 LARGEST_BUDGET = 16_384
 BF16_KV_BYTES = 2.0  # per element
-USUAL_CLIENTS = 64  # at once on one replica: the load whose measured runs a candidate is compared with
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A deployment of one replica that fits, with its memory, its latency model, and how far that may be off.
-
-    `errors` maps "tpot" and "ttft" to what measured runs of like deployments say; the step model is already stretched
-    by the mean of TPOT's.
-    """
-
-    deployment: Deployment
-    memory: Memory
-    steps: StepModel
-    errors: Mapping[str, Error]
 
 
 def knob_choices(question: Question, engine: Engine, accelerator: Accelerator) -> Iterator[tuple[int, int]]:
@@ -64,30 +50,55 @@ def knob_choices(question: Question, engine: Engine, accelerator: Accelerator) -
 
 
 def deployments(question: Question) -> Iterator[Deployment]:
-    """All combinations of the space, one replica each, in a fixed order."""
-    space = question.space
-    longest = question.workload.requests.prompt_tokens + question.workload.requests.output_tokens
-    for accelerator, precision, engine, tensor in product(
-        space.accelerators, space.precisions, space.engines, space.tensor_parallel
-    ):
+    """All combinations of the space, one replica each, in a fixed order; what a whole space lacks (`without`) is left
+    out."""
+    space, lacking = question.space, without(question)
+    spreads = tuple(parallelisms(space, question.model))
+    requests = question.workload.requests
+    longest = int((requests.prompt_tokens + requests.output_tokens).max())
+    extras = tuple(
+        (prefix, mtp)
+        for prefix, mtp in product(space.prefix_caching, space.speculative_mtp)
+        if not (prefix and "prefix caching" in lacking) and not (mtp and "speculative decoding" in lacking)
+    )
+    for accelerator, precision, engine in product(space.accelerators, space.precisions, space.engines):
         caches = space.kv_bytes_per_element or (precision.kv_bytes_per_element,)
-        knobs = dict.fromkeys(knob_choices(question, engine, accelerator))
-        for kv, (budget, seats) in product(caches, knobs):
-            yield Deployment(
-                model=question.model,
-                precision=precision,
-                accelerator=accelerator,
-                engine=engine,
-                parallelism=Parallelism(tensor=tensor),
-                knobs=SchedulerKnobs(
-                    max_num_batched_tokens=budget,
-                    max_num_seqs=seats,
-                    block_tokens=engine.block_tokens,
-                    gpu_memory_utilization=engine.gpu_memory_utilization,
-                    max_model_len=int(longest.max()),
-                ),
-                kv_bytes_per_element=kv,
+        knobs = tuple(
+            SchedulerKnobs(
+                max_num_batched_tokens=budget,
+                max_num_seqs=seats,
+                block_tokens=engine.block_tokens,
+                gpu_memory_utilization=engine.gpu_memory_utilization,
+                max_model_len=longest,
+                prefix_caching=prefix,
             )
+            for prefix in dict.fromkeys(prefix for prefix, _ in extras)
+            for budget, seats in dict.fromkeys(knob_choices(question, engine, accelerator))
+        )
+        for parallelism, kv, (prefix, mtp) in product(spreads, caches, extras):
+            for choice in knobs:
+                if choice.prefix_caching == prefix:
+                    yield Deployment(
+                        model=question.model,
+                        precision=precision,
+                        accelerator=accelerator,
+                        engine=engine,
+                        parallelism=parallelism,
+                        knobs=choice,
+                        kv_bytes_per_element=kv,
+                        speculative_mtp=mtp,
+                    )
+
+
+def without(question: Question) -> dict[str, str]:
+    """What the space asks for and nothing in it can have, with the reason: said once, not for every deployment."""
+    found = {}
+    if True in question.space.prefix_caching and question.workload.requests.block_ids is None:
+        label = question.workload.label
+        found["prefix caching"] = f"{label} names no prefix blocks: what a cache would find is unknown"
+    if True in question.space.speculative_mtp and not question.model.mtp_layers:
+        found["speculative decoding"] = f"{question.model.name} has no layers that predict further tokens"
+    return found
 
 
 def unsupported(deployment: Deployment, question: Question) -> Iterator[str]:
@@ -102,6 +113,7 @@ def unsupported(deployment: Deployment, question: Question) -> Iterator[str]:
         yield f"{support.reason}; name {deployment.precision.name} in space.precisions to try it"
     if not engine.runs_on(accelerator):
         yield f"{engine.title} does not run on {accelerator.vendor}"
+    yield from problems(deployment.model, deployment.parallelism)
     if question.space.max_accuracy_loss_pct is not None:
         yield from too_lossy(deployment, question.space.max_accuracy_loss_pct)
 
@@ -125,29 +137,50 @@ def too_lossy(deployment: Deployment, bound_pct: float) -> Iterator[str]:
 
 def screen(deployment: Deployment, question: Question) -> Candidate | Rejection:
     """The deployment as a candidate, or why it is out before any simulation."""
-    label = describe(deployment)
-    if reason := next(unsupported(deployment, question), ""):
-        return Rejection(label=label, stage="support", reason=reason)
-    limit = question.space.max_gpus
-    if limit is not None and deployment.gpus > limit:
-        reason = f"needs {deployment.gpus} GPUs for one replica, max_gpus is {limit}"
-        return Rejection(label=label, stage="size", reason=reason, gpus_needed=deployment.gpus)
-    requests = question.workload.requests
-    prompt, output = float(requests.prompt_tokens.mean()), float(requests.output_tokens.mean())
-    held = memory(deployment, reference_tokens=int(prompt + output))
-    if not held.fits:
-        return Rejection(label=label, stage="memory", reason=why_not(deployment))
-    traits = traits_of(deployment, isl=prompt, osl=output, concurrency=USUAL_CLIENTS)
-    found = {metric: c.of(0) for metric, c in load_neighbours().correct(Traits.of([traits])).items()}
-    typical = Typical(prompt_tokens=prompt, context_tokens=prompt + output / 2)
+    fitting = fit(deployment, question)
+    if isinstance(fitting, Rejection):
+        return fitting
     try:
-        steps = StepModel(
-            deployment,
-            efficiency_of(deployment),
-            typical,
-            stretch=exp(found["tpot"].mean),
-        )
+        return candidates_of(question, [(deployment, fitting)])[0]
     except UnsupportedError as error:
-        return Rejection(label=label, stage="support", reason=str(error))
-    errors = {metric: error.doubted(steps.source) for metric, error in found.items()}
-    return Candidate(deployment=deployment, memory=held, steps=steps, errors=errors)
+        return Rejection(label=describe(deployment), stage="support", reason=str(error))
+
+
+def fit(deployment: Deployment, question: Question) -> Memory | Rejection:
+    """The memory of a deployment that runs and fits, or why it does not."""
+    if reason := next(unsupported(deployment, question), ""):
+        return Rejection(label=describe(deployment), stage="support", reason=reason)
+    if too_large := beyond(deployment, 1, question):
+        return too_large
+    held = memory(deployment, reference_tokens=int(sum(question.workload.mean_tokens)))
+    if not held.fits:
+        return Rejection(label=describe(deployment), stage="memory", reason=why_not(deployment))
+    return held
+
+
+def nodes_of(accelerator: Accelerator, replicas: int, gpus_per_replica: int) -> int:
+    """Whole nodes that so many replicas take."""
+    wanted = units_for(
+        np.array([float(replicas)]),
+        gpus_per_replica=gpus_per_replica,
+        unit_gpus=accelerator.gpus_per_node,
+        box=box_gpus(accelerator),
+    )
+    return int(wanted[0])
+
+
+def beyond(deployment: Deployment, replicas: int, question: Question) -> Rejection | None:
+    """Why so many replicas exceed max_gpus or max_nodes; None where they do not."""
+    size, space = deployment.parallelism.gpus, question.space
+    what = "one replica" if replicas == 1 else "the load"
+    gpus = size * replicas
+    if space.max_gpus is not None and gpus > space.max_gpus:
+        reason = f"needs {gpus} GPUs for {what}, max_gpus is {space.max_gpus}"
+        return Rejection(label=describe(deployment), stage="size", reason=reason, gpus_needed=gpus)
+    if space.max_nodes is None:
+        return None
+    nodes = nodes_of(deployment.accelerator, replicas, size)
+    if nodes <= space.max_nodes:
+        return None
+    reason = f"needs {nodes} nodes for {what}, max_nodes is {space.max_nodes}"
+    return Rejection(label=describe(deployment), stage="size", reason=reason, nodes_needed=nodes)

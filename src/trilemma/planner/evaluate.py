@@ -4,7 +4,8 @@ A fleet is sized by the knee of a replica, then simulated on the whole workload,
 grows.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from trilemma.metrics.activity import Activity, Capacity
 from trilemma.metrics.limits import Miss
 from trilemma.planner.answer import Fleet, Rejection, Trial
 from trilemma.planner.batch import GROWTHS, filled, last_answer_s, size_batch
-from trilemma.planner.bench import Bench, knee_rps
-from trilemma.planner.candidates import Candidate
+from trilemma.planner.bench import LOWEST_SHARE, Bench, knee_rps
+from trilemma.planner.candidate import Candidate
 from trilemma.planner.question import Question
 from trilemma.planner.schedules import batch_schedules, steady, stream_schedules
 from trilemma.planner.trial import at_quietest, missed, out, too_many, trial_of
@@ -24,16 +25,45 @@ from trilemma.units import SECONDS_PER_H
 BURST_OPTIMISM = 1.1  # a burst's middle half may answer slower than its best stretch
 
 
-def evaluate(question: Question, item: tuple[Candidate, float]) -> tuple[Trial | Rejection, int]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A candidate to be sized: its saturation, requests/s, and the knee of one much like it, where one is known. A knee
+    below `worth_rps` makes it too dear to matter."""
+
+    candidate: Candidate
+    saturation_rps: float
+    near_rps: float | None = None
+    worth_rps: float = 0.0
+    content: ClassVar[tuple[str, ...]] = (
+        "candidate",
+        "saturation_rps",
+        "worth_rps",
+    )  # where the search starts changes nothing
+
+
+def evaluate_task(question: Question, task: Task) -> tuple[Trial | Rejection, int]:
+    """A task sized and simulated on the whole workload, or why it is out; and the number of simulations that took."""
+    try:
+        item = (task.candidate, task.saturation_rps)
+        return evaluate(question, item, near_rps=task.near_rps, worth_rps=task.worth_rps)
+    finally:
+        task.candidate.forget()
+
+
+def evaluate(
+    question: Question, item: tuple[Candidate, float], *, near_rps: float | None = None, worth_rps: float = 0.0
+) -> tuple[Trial | Rejection, int]:
     """A (candidate, saturation in requests/s) sized and simulated on the whole workload, or why it is out; and the
-    number of simulations that took."""
+    number of simulations that took. `near_rps` is a knee to start at, `worth_rps` the least that is looked for."""
     candidate, saturated = item
     bench = Bench(candidate, question)
     if saturated <= 0:
         reason = f"no request fits its KV cache of {candidate.memory.kv_capacity_tokens:,} tokens"
         return out(candidate, "memory", reason), 0
     workload = question.workload
-    size = size_closed_loop if workload.clients else size_batch if workload.batch else size_stream
+    if not workload.clients and not workload.batch:
+        return size_stream(bench, saturated, near_rps, worth_rps), bench.simulations
+    size = size_closed_loop if workload.clients else size_batch
     return size(bench, saturated), bench.simulations
 
 
@@ -74,14 +104,19 @@ def run_rps(run: Run) -> float:
     return int(run.timings.finished.sum()) / run.span_s if run.span_s > 0 else 0.0
 
 
-def size_stream(bench: Bench, saturated: float) -> Trial | Rejection:
+def size_stream(
+    bench: Bench, saturated: float, near_rps: float | None = None, worth_rps: float = 0.0
+) -> Trial | Rejection:
     """A fleet for requests that arrive by themselves."""
     question, workload, sizing = bench.question, bench.question.workload, bench.question.sizing
-    knee, at_knee = knee_rps(bench, saturated)
+    knee, at_knee = knee_rps(bench, saturated, near_rps, worth_rps)
+    if at_knee is None and worth_rps > LOWEST_SHARE * saturated:
+        when = f"at {worth_rps:.3g} requests/s of a replica; with less load on each it is too dear to be compared"
+        return replace(missed(bench, bench.last_misses, when), stage="bound")
     if at_knee is None:
         return missed(bench, bench.last_misses, "even at 1% of saturation")
     load = workload.sizing_rps
-    requests = workload.requests.at_rate(load / workload.requests.rate_per_s)
+    requests = bench.streams.at_sizing_rate
     replicas = replicas_for(load, knee, headroom=sizing.headroom, spare=sizing.spare_replicas)
     for _ in range(GROWTHS):
         if rejection := too_many(bench, replicas):

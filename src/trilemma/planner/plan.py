@@ -1,60 +1,44 @@
-"""A question to an answer: enumerate, screen, simulate, size, price, choose, and say why."""
+"""A question to an answer: enumerate, bound, simulate, size, price, choose, and say why."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from math import ceil, inf
 
-import numpy as np
-
-from trilemma.catalogue.offer import Offer
-from trilemma.cost.bill import Bill, bill
-from trilemma.cost.fleet import CHARGES_ALL_DAY
 from trilemma.errors import InfeasibleError, InputError
-from trilemma.planner.answer import Answer, Counts, Fleet, NearestMiss, Plan, Rejection, Trial, describe
-from trilemma.planner.bench import saturation_of
-from trilemma.planner.candidates import Candidate, deployments, screen
-from trilemma.planner.evaluate import evaluate, smallest_fleet
-from trilemma.planner.question import Question
+from trilemma.planner.answer import Answer, Counts, NearestMiss, Plan, Rejection, describe
+from trilemma.planner.candidate import Candidate
+from trilemma.planner.candidates import deployments, without
+from trilemma.planner.evaluate import Task, evaluate_task
+from trilemma.planner.floors import Floors
+from trilemma.planner.nearness import Nearness
+from trilemma.planner.priced import dearer, frontier, price, priced, rank, usd_per_month
+from trilemma.planner.question import Objective, Question
 from trilemma.planner.relaxation import changes, relax
-from trilemma.search.pareto import non_dominated
+from trilemma.planner.screening import Bounded, bound_all, fitting, in_batches, saturate_all
+from trilemma.planner.spread import check_together
+from trilemma.planner.work import HERE, Executor, Here, Interrupted, Progress, quiet
 from trilemma.units import show_usd
 
-Progress = Callable[[int, int, str], None]
-T = TypeVar("T")
-R = TypeVar("R")
+__all__ = [
+    "CUT", "HERE", "Executor", "Here", "Interrupted", "Looked", "Progress", "check", "floor_usd_per_h", "frontier",
+    "look", "plan", "price", "quiet", "raise_if_infeasible",
+]  # fmt: skip
+
 WAVE = 32  # candidates simulated before the price bound is looked at again
+BLOCK = 4  # waves of candidates whose saturation is asked for in one go
 CUT = 2.0
+RIVALS = 256  # candidates simulated for the comparison; beyond, only those that might still be the cheapest
+CENT = 0.01  # $/h: plans that cost the same to the cent are told apart otherwise
 RELAXATIONS = 4  # bounds moved one after another before an infeasible question is given up
 STAGES = ("limits", "size", "memory", "support", "bound", "cost")
 
 
-class Executor(Protocol):
-    """Spreads independent work; results come in the order of the items, whoever does them."""
-
-    def map(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterable[R]:
-        """function(item) for every item, in order."""
-        ...
-
-
-class Here:
-    """Does the work in this process."""
-
-    def map(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterable[R]:
-        """function(item) for every item, in order."""
-        return map(function, items)
-
-
-HERE = Here()
-
-
-def quiet(_done: int, _total: int, _what: str) -> None:
-    """Reports no progress."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """Every candidate of a space after simulation: priced plans, and why the rest is out."""
+    """Every candidate of a space after simulation: priced plans, cheapest first, and why the rest is out. Not
+    `complete` where it was interrupted: what was not looked at is then in neither."""
 
     plans: tuple[Plan, ...]
     rejected: tuple[Rejection, ...]
@@ -63,6 +47,7 @@ class Looked:
     simulated: int
     sized: int
     simulations: int
+    complete: bool = True
 
 
 def look(
@@ -73,11 +58,12 @@ def look(
     only: frozenset[str] | None = None,
     cut: float = CUT,
 ) -> Looked:
-    """Screen the whole space (or the deployments whose description is in `only`), bound every candidate's price from
-    below, simulate cheapest bound first.
+    """Screen the whole space (or the deployments whose description is in `only`), bound what each candidate can do and
+    cost, simulate cheapest bound first.
 
-    The bound prices the fleet at saturation throughput without busy energy, which no real fleet undercuts. Candidates
-    whose bound exceeds `cut` x the cheapest plan of the waves before are left out: they cannot be chosen. Waves have a
+    A candidate that misses a limit even alone on a replica is out. So is one whose price bound exceeds `cut` x the
+    cheapest plan of the waves before: it cannot be chosen. The bound prices the fewest replicas that any schedule
+    allows, and then those at saturation throughput, without busy energy: no real fleet undercuts either. Waves have a
     fixed size, so the answer does not depend on how many processes there are.
     """
     every = [d for d in deployments(question) if only is None or describe(d) in only]
@@ -86,86 +72,168 @@ def look(
             "space.max_num_seqs", expected="at most space.max_num_batched_tokens, or the engine's default budget",
             found=", ".join(map(str, question.space.max_num_seqs)),
         )  # fmt: skip
-    rejected: list[Rejection] = []
-    screened: list[Candidate] = []
-    for deployment in every:
-        seen = screen(deployment, question)
-        if isinstance(seen, Rejection):
-            rejected.append(seen)
-        else:
-            screened.append(seen)
-    progress(0, len(screened), "bounding")
-    saturated = list(executor.map(partial(saturation_of, question), screened))
-    floors = [floor_usd_per_h(c, rps, question) for c, rps in zip(screened, saturated, strict=True)]
-    ranked = sorted(range(len(screened)), key=lambda i: (floors[i], i))
-    plans: list[Plan] = []
-    simulations, simulated, sized, best = len(screened), 0, 0, float("inf")
-    for start in range(0, len(ranked), WAVE):
-        wave = []
-        for i in ranked[start : start + WAVE]:
-            if floors[i] > cut * best:
-                reason = f"at least {show_usd(floors[i])}/h even at saturation, over {cut:g} x the cheapest plan"
-                label = describe(screened[i].deployment)
-                rejected.append(Rejection(label=label, stage="bound", reason=reason, usd_per_h=floors[i]))
-            else:
-                wave.append((screened[i], saturated[i]))
-        left_out = len(ranked[start : start + WAVE]) - len(wave)
-        for done, (outcome, played) in enumerate(executor.map(partial(evaluate, question), wave), 1):
-            simulated += 1
-            simulations += played
-            if isinstance(outcome, Rejection):
-                rejected.append(outcome)
-            else:
-                sized += 1
-                plans += _priced(outcome, question, rejected)
-            progress(start + left_out + done, len(ranked), "simulating")
-        best = min([best, *(p.usd_per_h for p in plans)])
-    progress(len(ranked), len(ranked), "done")
+    search = Search(question=question, progress=progress, executor=executor, cut=cut)
+    complete = True
+    try:
+        chunks, search.rejected = fitting(every, question)
+        search.rejected += [Rejection(label=x, stage="support", reason=why) for x, why in without(question).items()]
+        search.take(item for found in executor.map(partial(bound_all, question), chunks) for item in found)
+        search.run()
+    except Interrupted:
+        complete = False
     return Looked(
-        plans=tuple(sorted(plans, key=_rank)),
-        rejected=tuple(rejected),
+        plans=tuple(sorted(search.plans, key=rank)),
+        rejected=tuple(search.rejected),
         shapes=len(every),
         candidates=sum(len(question.space.offers_for(d.accelerator)) for d in every),
-        simulated=simulated,
-        sized=sized,
-        simulations=simulations,
+        simulated=search.simulated,
+        sized=search.sized,
+        simulations=search.simulations,
+        complete=complete,
     )
 
 
-def _rank(p: Plan) -> tuple[float, float, float, str]:
-    """Cheapest first; what costs the same to the cent by the wider weights and cache, since nothing is saved by
-    quantising, then by the shorter tail, then by name."""
-    d, tail = p.trial.deployment, p.trial.summary.values.get("ttft_p99_s")
-    bits = d.precision.bits_per_weight + d.kv_bytes_per_element
-    return round(p.usd_per_h, 2), -bits, float("inf") if tail is None else tail, p.label
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A candidate to be sized: its saturation, the most that it can serve inside the limits, both requests per second
+    of one replica, and what it costs at least."""
+
+    candidate: Candidate
+    saturation_rps: float
+    most_rps: float
+    floor_usd_per_h: float
 
 
-def _priced(trial: Trial, question: Question, rejected: list[Rejection]) -> list[Plan]:
-    """The trial at every offer of its accelerator; a rejection where there is none."""
-    offers = question.space.offers_for(trial.deployment.accelerator)
-    if not offers:
-        reason = f"no offer of {trial.deployment.accelerator.name} in the space"
-        rejected.append(Rejection(label=describe(trial.deployment), stage="cost", reason=reason))
-    return [price(trial, offer, question) for offer in offers]
+@dataclass
+class Search:
+    """The candidates of one space on their way to plans and rejections."""
 
+    question: Question
+    progress: Progress
+    executor: Executor
+    cut: float
+    rejected: list[Rejection] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    hopeless: list[Bounded] = field(default_factory=list)
+    hopeful: list[Bounded] = field(default_factory=list)
+    best: float = inf
+    simulated: int = 0
+    sized: int = 0
+    simulations: int = 0
+    passed: int = 0
+    total: int = 0
+    near: Nearness = field(default_factory=Nearness)
 
-def price(trial: Trial, offer: Offer, question: Question) -> Plan:
-    """The trial at one offer."""
-    return Plan(trial=trial, offer=offer, bill=_bill(trial.fleet, offer, question))
+    def __post_init__(self) -> None:
+        self.floors = Floors(self.question)
 
+    def take(self, found: Iterable[Bounded | Rejection]) -> None:
+        """Sorts bounded candidates into those that may keep the limits and those that cannot."""
+        for item in found:
+            if isinstance(item, Rejection):
+                self.rejected.append(item)
+            else:
+                (self.hopeful if item.hopeless is None else self.hopeless).append(item)
 
-def _bill(fleet: Fleet, offer: Offer, question: Question) -> Bill:
-    """On-demand and spot fleets shrink with the load; owned and reserved ones are paid anyway."""
-    return bill(
-        fleet.deployment,
-        offer,
-        question.economics,
-        fleet.deployment.engine,
-        fleet.activity,
-        fleet.capacity,
-        fleet.schedule if offer.kind in CHARGES_ALL_DAY else fleet.scaled_schedule,
-        as_of=question.as_of,
-    )
+    def run(self) -> None:
+        """Simulates what may win: the most promising by the first bound, then the rest by the second. Where nothing
+        keeps the limits, also what cannot, for how far it is off."""
+        self.progress(0, len(self.hopeful), "bounding")
+        floors = [self.floors.usd_per_h(b.candidate, b.capacity_rps) for b in self.hopeful]
+        ranked = sorted(range(len(floors)), key=lambda i: (floors[i], i))
+        self.total = len(ranked)
+        for start in range(0, len(ranked), BLOCK * WAVE):
+            block = ranked[start : start + BLOCK * WAVE]
+            kept = [self.hopeful[i] for i in block if not self.too_dear(self.hopeful[i].candidate, floors[i])]
+            self.passed += len(block) - len(kept)
+            self.evaluate(self.saturated(kept))
+        if self.plans:
+            self.rejected += [b.hopeless for b in self.hopeless if b.hopeless is not None]
+        else:
+            self.total += len(self.hopeless)
+            self.evaluate(self.saturated(self.hopeless))
+        self.progress(self.total, self.total, "done")
+
+    def saturated(self, bounded: list[Bounded]) -> list["Ready"]:
+        """Candidates with their saturation, the cheapest by it first; but of those that differ in scheduler knobs and
+        cache alone the cheapest goes first, so that the knees of the others are sought near its."""
+        candidates = [b.candidate for b in bounded]
+        self.simulations += len(candidates)
+        batches = in_batches(candidates)
+        played = self.executor.map(partial(saturate_all, self.question), batches)
+        saturated = [rps for found in played for rps in found]
+        ready = [
+            Ready(
+                candidate=b.candidate,
+                saturation_rps=rps,
+                most_rps=min(rps, b.capacity_rps),
+                floor_usd_per_h=self.floors.usd_per_h(b.candidate, min(rps, b.capacity_rps)),
+            )
+            for b, rps in zip(bounded, saturated, strict=True)
+        ]
+        order = sorted(range(len(ready)), key=lambda i: (ready[i].floor_usd_per_h, i))
+        seen: Counter[tuple[object, ...]] = Counter()
+        turns = []
+        for i in order:
+            d = candidates[i].deployment
+            family = (d.accelerator.name, d.precision.name, d.engine.name, d.parallelism)
+            turns.append((seen[family] > 0, i))
+            seen[family] += 1
+        return [ready[i] for _, i in sorted(turns, key=lambda turn: turn[0])]
+
+    def evaluate(self, ranked: list["Ready"]) -> None:
+        """Sizes candidates in waves; before each, those that cannot win any more are left out."""
+        for start in range(0, len(ranked), WAVE):
+            wave = []
+            for r in ranked[start : start + WAVE]:
+                if not self.too_dear(r.candidate, r.floor_usd_per_h):
+                    share = self.near.share(r.candidate)
+                    near_rps = None if share is None or r.most_rps <= 0 else share * r.most_rps
+                    worth_rps = self.floors.least_rps(r.candidate, r.most_rps, self.most_usd_per_h)
+                    task = Task(
+                        candidate=r.candidate,
+                        saturation_rps=r.saturation_rps,
+                        near_rps=near_rps,
+                        worth_rps=worth_rps,
+                    )
+                    wave.append((task, r.most_rps))
+            self.passed += len(ranked[start : start + WAVE]) - len(wave)
+            cheapest = self.best
+            outcomes = self.executor.map(partial(evaluate_task, self.question), [task for task, _ in wave])
+            for (task, most_rps), (outcome, played) in zip(wave, outcomes, strict=True):
+                self.simulated += 1
+                self.simulations += played
+                self.near.learn(task.candidate, outcome, most_rps)
+                if isinstance(outcome, Rejection):
+                    self.rejected.append(outcome)
+                else:
+                    self.sized += 1
+                    found = priced(outcome, self.question, self.rejected)
+                    self.plans += found
+                    cheapest = min([cheapest, *(p.usd_per_h for p in found)])
+                self.passed += 1
+                self.progress(self.passed, self.total, "simulating")
+            self.best = cheapest
+
+    @property
+    def has_rivals(self) -> bool:
+        """Whether enough was simulated to compare the cheapest plan with."""
+        return self.cut < inf and self.sized >= RIVALS
+
+    @property
+    def most_usd_per_h(self) -> float:
+        """What costs more for certain is left out."""
+        return self.best + CENT if self.has_rivals else self.cut * self.best
+
+    def too_dear(self, candidate: Candidate, floor: float) -> bool:
+        """Whether a candidate that costs at least `floor` cannot win, which is then its rejection."""
+        if floor <= self.most_usd_per_h:
+            return False
+        over = f"and {RIVALS} nearer rivals were simulated: over" if self.has_rivals else f"over {self.cut:g} x"
+        reason = f"at least {show_usd(floor)}/h even at saturation, {over} the cheapest plan"
+        label = describe(candidate.deployment)
+        self.rejected.append(Rejection(label=label, stage="bound", reason=reason, usd_per_h=floor))
+        return True
 
 
 def floor_usd_per_h(candidate: Candidate, saturated_rps: float, question: Question) -> float:
@@ -173,33 +241,34 @@ def floor_usd_per_h(candidate: Candidate, saturated_rps: float, question: Questi
 
     0.0, no bound, where nothing is served or offered (the reason is still to be found) and for a closed loop.
     """
-    offers = question.space.offers_for(candidate.deployment.accelerator)
-    if saturated_rps <= 0 or not offers or question.workload.clients:
-        return 0.0
-    fleet = smallest_fleet(candidate, saturated_rps, question)
-    return min(_bill(fleet, offer, question).total_usd_per_h for offer in offers)
+    return Floors(question).usd_per_h(candidate, saturated_rps)
 
 
 def plan(question: Question, progress: Progress = quiet, executor: Executor = HERE) -> Answer:
-    """The cheapest deployment that meets the limits, its frontier, and a reason for everything else.
+    """The best deployment that meets limits and budget, its frontier, and a reason for everything else.
 
     Never raises for an infeasible question: `chosen` is None and `nearest` says how close it gets. Raises InputError
-    where the space is empty to begin with.
+    where the space is empty to begin with, or two of its restrictions leave nothing.
     """
     check(question)
-    looked = look(question, progress, executor)
-    plans = looked.plans
+    cut = CUT if question.objective is Objective.COST else inf
+    looked = look(question, progress, executor, cut=cut)
+    plans, beyond = _within_budget(looked.plans, question)
+    comparable = tuple(p for p in plans if p.usd_per_h <= cut * plans[0].usd_per_h)
     chosen = plans[0] if plans else None
-    rejected = looked.rejected
+    rejected = looked.rejected + tuple(_over_budget(p, question) for p in beyond)
     if chosen is not None:
-        rejected += tuple(_dearer(p, chosen) for p in plans[1:])
+        rejected += tuple(dearer(p, chosen) for p in plans[1:])
+    nearest = None
+    if chosen is None and looked.complete:
+        nearest = _afford(beyond[0], question) if beyond else _nearest(question, looked.rejected, executor)
     return Answer(
         name=question.name,
         chosen=chosen,
         plans=plans,
-        frontier=frontier(plans),
+        frontier=frontier(comparable),
         rejected=rejected,
-        nearest=None if chosen is not None else _nearest(question, looked.rejected, executor),
+        nearest=nearest,
         counts=Counts(
             shapes=looked.shapes,
             candidates=looked.candidates,
@@ -207,12 +276,36 @@ def plan(question: Question, progress: Progress = quiet, executor: Executor = HE
             sized=looked.sized,
             simulations=looked.simulations,
         ),
+        complete=looked.complete,
         warnings=question.workload.notes,
     )
 
 
+def _within_budget(plans: tuple[Plan, ...], question: Question) -> tuple[tuple[Plan, ...], tuple[Plan, ...]]:
+    """(plans the budget pays for, plans it does not)."""
+    budget = question.space.budget_usd_per_month
+    if budget is None:
+        return plans, ()
+    return (
+        tuple(p for p in plans if usd_per_month(p) <= budget),
+        tuple(p for p in plans if usd_per_month(p) > budget),
+    )
+
+
+def _over_budget(p: Plan, question: Question) -> Rejection:
+    budget = question.space.budget_usd_per_month or 0.0
+    reason = f"meets the limits for {show_usd(usd_per_month(p))} a month, budget_usd_per_month is {show_usd(budget)}"
+    return Rejection(label=p.label, stage="cost", reason=reason, usd_per_h=p.usd_per_h)
+
+
+def _afford(cheapest: Plan, question: Question) -> NearestMiss:
+    """The cheapest feasible plan, where the budget is all that it misses."""
+    needed, budget = ceil(usd_per_month(cheapest)), question.space.budget_usd_per_month or 0.0
+    return NearestMiss(plan=cheapest, relaxation=(f"budget_usd_per_month {budget:.10g} -> {needed}",))
+
+
 def check(question: Question) -> None:
-    """Raises InputError for a space with nothing in it."""
+    """Raises InputError for a space with nothing in it, or with two restrictions that leave nothing together."""
     space = question.space
     for name, values in (
         ("accelerators", space.accelerators),
@@ -220,39 +313,14 @@ def check(question: Question) -> None:
         ("precisions", space.precisions),
         ("engines", space.engines),
         ("tensor_parallel", space.tensor_parallel),
+        ("pipeline_parallel", space.pipeline_parallel),
+        ("data_parallel", space.data_parallel),
+        ("prefix_caching", space.prefix_caching),
+        ("speculative_mtp", space.speculative_mtp),
     ):
         if not values:
             raise InputError(f"space.{name}", expected="at least one value that fits the rest", found="none")
-
-
-def _dearer(p: Plan, chosen: Plan) -> Rejection:
-    more = p.usd_per_h - chosen.usd_per_h
-    reason = f"meets the limits, {show_usd(more)}/h dearer ({show_usd(p.usd_per_h)}/h)"
-    return Rejection(label=p.label, stage="cost", reason=reason, usd_per_h=p.usd_per_h)
-
-
-def frontier(plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
-    """Plans that no other beats at once on tokens/s/GPU, p99 TTFT and $/Mtoken of output, cheapest first."""
-    if not plans:
-        return ()
-    points = np.array(
-        [
-            [
-                -p.trial.output_tokens_per_s_per_gpu,
-                p.trial.summary.values.get("ttft_p99_s") or np.inf,
-                p.bill.usd_per_mtok_output or np.inf,
-            ]
-            for p in plans
-        ]
-    )
-    points = np.array([[float(f"{x:.3g}") for x in row] for row in points.tolist()])  # nobody sees the fourth digit
-    keep = non_dominated(points)
-    unique: dict[tuple[float, ...], Plan] = {}
-    for row, p, kept in zip(points.tolist(), plans, keep.tolist(), strict=True):
-        if kept:
-            unique.setdefault(tuple(row), p)
-    front = tuple(unique.values())
-    return front if plans[0] in front else (plans[0], *front)
+    check_together(question)
 
 
 def _nearest(question: Question, rejected: tuple[Rejection, ...], executor: Executor) -> NearestMiss | None:
@@ -266,7 +334,7 @@ def _nearest(question: Question, rejected: tuple[Rejection, ...], executor: Exec
         if relaxation is None:
             return None
         question = relaxation.question
-        looked = look(question, executor=executor, only=relaxation.labels, cut=float("inf"))
+        looked = look(question, executor=executor, only=relaxation.labels, cut=inf)
         if looked.plans:
             best = looked.plans[0]
             if asked.space.max_gpus is not None and question.space.max_gpus is None:
@@ -284,6 +352,8 @@ def raise_if_infeasible(answer: Answer) -> None:
     text = f"{answer.name}: no deployment of the space meets the limits"
     if answer.nearest is not None:
         nearest, changes = answer.nearest.plan, ", ".join(answer.nearest.relaxation)
+        if any(step.startswith("budget") for step in answer.nearest.relaxation):
+            text += f"; the cheapest feasible plan is {show_usd(usd_per_month(nearest))} a month"
         text += f"; nearest: relax {changes}, and {nearest.label} does it for {show_usd(nearest.usd_per_h)}/h"
     elif answer.rejected:
         first = min(answer.rejected, key=lambda r: STAGES.index(r.stage))

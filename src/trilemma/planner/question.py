@@ -1,6 +1,11 @@
 """What is asked: a model, a workload, limits, prices and how far the search may go."""
 
-from dataclasses import dataclass
+import hashlib
+import pickle
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import StrEnum
 
 import numpy as np
 
@@ -13,6 +18,15 @@ from trilemma.catalogue.precision import Precision
 from trilemma.metrics.limits import Limit, Metric
 from trilemma.workload.profile import DailyProfile
 from trilemma.workload.requests import FloatArray, Requests
+
+
+class Objective(StrEnum):
+    """What the best plan has least or most of, among those that keep the limits and the budget."""
+
+    COST = "cost"
+    GOODPUT = "goodput"
+    LATENCY = "latency"
+    ENERGY = "energy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +53,11 @@ class Workload:
         return np.array([rate]) if self.profile is None else self.profile.load_rps(rate)
 
     @property
+    def mean_tokens(self) -> tuple[float, float]:
+        """(prompt, output) tokens of the mean request."""
+        return float(self.requests.prompt_tokens.mean()), float(self.requests.output_tokens.mean())
+
+    @property
     def sizing_rps(self) -> float:
         """The load the fleet is sized for: that of the busiest hour."""
         return float(self.hourly_rps.max())
@@ -52,6 +71,12 @@ class Space:
     excepted. `kv_bytes_per_element` holds 2 (BF16 cache) and/or 1 (FP8); empty: what checkpoints of the precision ask
     for. Empty knobs mean the engine's defaults for the accelerator, and smaller token budgets beside them.
     `max_accuracy_loss_pct` bounds what a precision may cost in published scores (catalogue.quality); None: no bound.
+
+    Parallelism: every combination of `tensor_parallel`, `pipeline_parallel`, `data_parallel` (attention ranks of a
+    mixture of experts) and `expert_parallel`; empty expert parallelism is none and all GPUs of a stage for a mixture
+    of experts, none for others. `prefix_caching` needs a workload that names its prefix blocks, `speculative_mtp` a
+    model with layers that predict further tokens. `max_nodes` bounds whole purchase units, `budget_usd_per_month` the
+    bill of all four dimensions.
     """
 
     accelerators: tuple[Accelerator, ...]
@@ -63,7 +88,14 @@ class Space:
     kv_bytes_per_element: tuple[float, ...] = ()
     max_num_batched_tokens: tuple[int, ...] = ()
     max_num_seqs: tuple[int, ...] = ()
+    pipeline_parallel: tuple[int, ...] = (1,)
+    data_parallel: tuple[int, ...] = (1,)
+    expert_parallel: tuple[int, ...] = ()
+    prefix_caching: tuple[bool, ...] = (False,)
+    speculative_mtp: tuple[bool, ...] = (False,)
     max_gpus: int | None = None
+    max_nodes: int | None = None
+    budget_usd_per_month: float | None = None
     max_accuracy_loss_pct: float | None = None
 
     def offers_for(self, accelerator: Accelerator) -> tuple[Offer, ...]:
@@ -94,6 +126,7 @@ class Question:
     sizing: Sizing
     economics: Economics
     confidence: float = 0.8
+    objective: Objective = Objective.COST
     as_of: str | None = None
     seed: int = 0
 
@@ -101,3 +134,25 @@ class Question:
     def deadline_s(self) -> float | None:
         """The deadline of batch work; None where there is none."""
         return min((x.bound for x in self.limits if x.metric is Metric.DEADLINE), default=None)
+
+    def __reduce__(self) -> tuple[Callable[..., "Question"], tuple[str, bytes]]:
+        """Travels to other processes with every piece of work, and is unpacked once in each."""
+        found = next((packed for question, packed in _packed if question is self), None)
+        if found is None:
+            content = pickle.dumps({f.name: getattr(self, f.name) for f in fields(self)})
+            found = hashlib.sha256(content).hexdigest(), content
+            _packed.append((self, found))
+        return _unpacked, found
+
+
+_packed: deque[tuple[Question, tuple[str, bytes]]] = deque(maxlen=2)
+_here: dict[str, Question] = {}
+
+
+def _unpacked(digest: str, content: bytes) -> Question:
+    """The question of a content; the one this process has already, where it has."""
+    if digest not in _here:
+        while len(_here) >= 2:
+            del _here[next(iter(_here))]
+        _here[digest] = Question(**pickle.loads(content))  # noqa: S301 - what this program packed
+    return _here[digest]

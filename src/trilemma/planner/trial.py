@@ -13,8 +13,8 @@ from trilemma.metrics.summary import in_limits, judge, summarise
 from trilemma.metrics.timings import Timings
 from trilemma.planner.answer import Fleet, Rejection, Trial, describe
 from trilemma.planner.bench import Bench, stream_at
-from trilemma.planner.candidates import Candidate
-from trilemma.sim.limits import assumptions
+from trilemma.planner.candidate import Candidate
+from trilemma.planner.candidates import beyond
 from trilemma.sim.predict import approximations
 from trilemma.sim.replica import Run
 from trilemma.units import PS_PER_S
@@ -30,13 +30,9 @@ def out(candidate: Candidate, stage: str, reason: str) -> Rejection:
 
 def too_many(bench: Bench, replicas: int) -> Rejection | None:
     """Why a fleet of `replicas` is too large; None where it is not."""
-    gpus, most = replicas * bench.candidate.deployment.gpus, bench.question.space.max_gpus
     if replicas > MOST_REPLICAS:
         return out(bench.candidate, "limits", f"needs {replicas:,} replicas, over {MOST_REPLICAS:,}")
-    if most is None or gpus <= most:
-        return None
-    reason = f"needs {gpus} GPUs for the load, max_gpus is {most}"
-    return replace(out(bench.candidate, "size", reason), gpus_needed=gpus)
+    return beyond(bench.candidate.deployment, replicas, bench.question)
 
 
 def missed(bench: Bench, misses: tuple[Miss, ...], when: str) -> Rejection:
@@ -51,17 +47,19 @@ def activity_of(
     offered_rps: float,
     replicas: int,
     others: tuple[Run, ...] = (),
+    terms: tuple[StepTerms, StepTerms] | None = None,
 ) -> Activity:
     """GPU time and token work of a run on `replicas` replicas, and the watts of its typical steps.
 
-    How busy replicas are at other loads is read from `others`, runs of the same deployment.
+    How busy replicas are at other loads is read from `others`, runs of the same deployment. `terms` are the run's
+    `step_terms`, where they are known.
     """
     deployment, timings = bench.candidate.deployment, run.timings
     gpus = deployment.parallelism.gpus
     good = in_limits(timings, request_bounds(bench.question.limits))
     late = timings.finished & ~good
     tokens = timings.prompt_tokens + timings.output_tokens
-    decode, prefill = step_terms(bench.candidate, run)
+    decode, prefill = terms or step_terms(bench.candidate, run)
     return Activity(
         span_s=run.span_s,
         rate_rps=offered_rps,
@@ -152,7 +150,7 @@ def trial_of(
         binds=what_binds(bench, at_knee, capacity, decode, prefill),
         peak_kv_share=at_knee.peak_kv_share,
         source=candidate.steps.source,
-        notes=approximations(candidate.steps) + assumptions(bench.limits, ranks=bench.ranks),
+        notes=approximations(candidate.steps) + bench.assumptions,
     )
 
 

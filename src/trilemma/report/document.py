@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 from trilemma.cost.bill import Bill
@@ -12,7 +11,10 @@ from trilemma.latency.step import StepTerms
 from trilemma.metrics.limits import Limit, Metric
 from trilemma.metrics.summary import Summary
 from trilemma.planner.answer import Answer, Plan, Rejection
+from trilemma.planner.explanation import Explanation
 from trilemma.planner.question import Question
+from trilemma.report.numbers import finite
+from trilemma.report.plan_explanation import explanation_dict, miss_dict
 from trilemma.workload.arrivals import ClosedLoop
 from trilemma.workload.statistics import statistics
 
@@ -21,7 +23,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanReport:
-    """An answer with what it needs to be read and run again."""
+    """An answer with what it needs to be read and run again, and what explains it."""
 
     answer: Answer
     question: Question
@@ -30,6 +32,7 @@ class PlanReport:
     launch_summary: str
     version: str
     catalogue_digest: str
+    explanation: Explanation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; numbers that do not exist are None."""
@@ -46,6 +49,8 @@ class PlanReport:
                 "seed": self.question.seed,
                 "as_of": self.question.as_of,
             },
+            "complete": answer.complete,
+            "objective": self._objective(),
             "scenario": dict(self.scenario),
             "workload": {"label": workload.label, "sizing_requests_per_s": finite(workload.sizing_rps)}
             | statistics(
@@ -69,16 +74,17 @@ class PlanReport:
             "plans": [plan_row(p) for p in answer.plans],
             "rejected": [rejection_dict(r) for r in answer.rejected],
             "warnings": list(answer.warnings),
+        } | explanation_dict(self.explanation)
+
+    def _objective(self) -> dict[str, Any]:
+        """What the chosen plan is best in."""
+        found, budget = self.explanation, self.question.space.budget_usd_per_month
+        return {
+            "name": self.question.objective.value,
+            "sentence": "" if found is None else found.sentence,
+            "load_factor": 1.0 if found is None else found.load_factor,
+            "budget_usd_per_month": budget,
         }
-
-
-def finite(value: float | None) -> float | None:
-    """`value`, or None where it is infinite or NaN, which JSON does not know: a request that never ended.
-
-    >>> finite(1.5), finite(float("inf")), finite(None)
-    (1.5, None, None)
-    """
-    return value if value is not None and isfinite(value) else None
 
 
 def _engine(deployment: Deployment) -> str:
@@ -218,6 +224,8 @@ def plan_dict(p: Plan, question: Question) -> dict[str, Any]:
             "saturation_requests_per_s": fleet.capacity.saturation_rps,
             "knee_requests_per_s": fleet.capacity.knee_rps,
         },
+        "prefix_caching": trial.deployment.knobs.prefix_caching,
+        "speculative_mtp": trial.deployment.speculative_mtp,
         "schedule": {
             "reason": fleet.schedule.reason,
             "load_requests_per_s": fleet.schedule.load_rps.tolist(),
@@ -244,11 +252,16 @@ def plan_row(p: Plan) -> dict[str, Any]:
         "kv_precision": "fp8" if d.kv_bytes_per_element < 2 else "bf16",
         "engine": d.engine.name,
         "tensor_parallel": d.parallelism.tensor,
+        "pipeline_parallel": d.parallelism.pipeline,
+        "data_parallel": d.parallelism.data,
+        "expert_parallel": d.parallelism.expert,
         "replicas": d.replicas,
         "gpus": d.gpus,
         "paid_gpus": p.bill.paid_gpus,
         "max_num_batched_tokens": d.knobs.max_num_batched_tokens,
         "max_num_seqs": d.knobs.max_num_seqs,
+        "prefix_caching": d.knobs.prefix_caching,
+        "speculative_mtp": d.speculative_mtp,
         "output_tokens_per_s_per_gpu": p.trial.output_tokens_per_s_per_gpu,
         "ttft_p99_s": finite(values.get("ttft_p99_s")),
         "itl_p99_s": finite(values.get("itl_p99_s")),
@@ -261,8 +274,5 @@ def plan_row(p: Plan) -> dict[str, Any]:
 
 def rejection_dict(r: Rejection) -> dict[str, Any]:
     """A rejection with its stage and reason, and the miss where a limit was the reason."""
-    miss = None
-    if r.miss is not None:
-        limit, got, excess = r.miss.limit, finite(r.miss.got), finite(r.miss.excess)
-        miss = {"limit": limit.text, "bound": limit.bound, "got": got, "excess": excess}
+    miss = None if r.miss is None else miss_dict(r.miss)
     return {"label": r.label, "stage": r.stage, "reason": r.reason, "miss": miss, "usd_per_h": r.usd_per_h}

@@ -6,58 +6,18 @@ and nothing else is allowed. What does not exist is null, never left out.
 
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from trilemma.catalogue.figure import Source
+from trilemma.planner.question import Objective
 from trilemma.report.document import FORMAT
-
-Schema = dict[str, Any]
+from trilemma.report.plan_schema import explanation_definitions, explanation_keys
+from trilemma.report.schema_words import Schema, amount, array, closed, count, number, or_null, ref, said, text
 
 USES: Final = ("useful", "waste", "headroom", "idle", "stranded")
 DIMENSIONS: Final = ("capital", "operational", "engineering")
 STAGES: Final = ("support", "memory", "bound", "limits", "size", "cost")
 RESOURCES_NOTE: Final = "a resource such as HBM bandwidth, FLOPs or link"
-
-
-def _text(description: str = "", *, choices: tuple[str, ...] = ()) -> Schema:
-    return _said({"type": "string"} | ({"enum": list(choices)} if choices else {}), description)
-
-
-def _number(description: str = "", **bounds: float) -> Schema:
-    return _said({"type": "number", **bounds}, description)
-
-
-def _amount(description: str = "") -> Schema:
-    return _number(description, minimum=0)
-
-
-def _count(description: str = "", *, least: int = 0) -> Schema:
-    return _said({"type": "integer", "minimum": least}, description)
-
-
-def _list(of: Schema, description: str = "") -> Schema:
-    return _said({"type": "array", "items": of}, description)
-
-
-def _object(keys: Mapping[str, Schema], description: str = "") -> Schema:
-    """All of `keys` and no other."""
-    closed = {"type": "object", "properties": dict(keys), "required": list(keys), "additionalProperties": False}
-    return _said(closed, description)
-
-
-def _or_null(schema: Schema, description: str = "") -> Schema:
-    if set(schema) <= {"type", "minimum", "description"} and isinstance(schema["type"], str):
-        return _said(schema | {"type": [schema["type"], "null"]}, description)
-    return _said({"anyOf": [schema, {"type": "null"}]}, description)
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/$defs/{name}"}
-
-
-def _said(schema: Schema, description: str) -> Schema:
-    return schema | ({"description": description} if description else {})
 
 
 def answer_schema() -> Schema:
@@ -66,26 +26,29 @@ def answer_schema() -> Schema:
     >>> answer_schema()["properties"]["use_view"]["anyOf"][0]
     {'$ref': '#/$defs/use_view'}
     """
-    answer = _object(
+    answer = closed(
         {
             "format": {"const": FORMAT, "description": "Version of this format."},
-            "name": _text("The scenario's name."),
+            "name": text("The scenario's name."),
             "versions": _versions(),
+            "complete": {"type": "boolean", "description": "False where it was stopped half way: the best so far."},
+            "objective": _objective(),
             "scenario": {
                 "type": "object",
                 "description": "The scenario with every flag and default in it: scenario.schema.json.",
             },
             "workload": _workload(),
             "counts": _counts(),
-            "chosen": _or_null(_ref("plan"), "The cheapest plan that keeps every limit."),
-            "bill": _or_null(_ref("bill"), "The chosen plan's bill."),
-            "use_view": _or_null(_ref("use_view"), "The bill by what it bought, $/h."),
-            "usd_per_mtok_output": _or_null(_amount(), "Total over output tokens inside the limits, $ a million."),
-            "frontier": _list(_ref("plan_row"), "Plans that none beats on tokens/s/GPU, TTFT and $/Mtoken at once."),
-            "plans": _list(_ref("plan_row"), "Every plan that keeps the limits, cheapest first."),
-            "rejected": _list(_ref("rejection"), "Everything else, with the reason."),
-            "warnings": _list(_text(), "Notices about the input."),
+            "chosen": or_null(ref("plan"), "The cheapest plan that keeps every limit."),
+            "bill": or_null(ref("bill"), "The chosen plan's bill."),
+            "use_view": or_null(ref("use_view"), "The bill by what it bought, $/h."),
+            "usd_per_mtok_output": or_null(amount(), "Total over output tokens inside the limits, $ a million."),
+            "frontier": array(ref("plan_row"), "Plans that none beats on tokens/s/GPU, TTFT and $/Mtoken at once."),
+            "plans": array(ref("plan_row"), "Every plan that keeps the limits, cheapest first."),
+            "rejected": array(ref("rejection"), "Everything else, with the reason."),
+            "warnings": array(text(), "Notices about the input."),
         }
+        | explanation_keys()
     )
     definitions = {
         "plan": _plan(),
@@ -94,13 +57,26 @@ def answer_schema() -> Schema:
         "memory": _memory(),
         "step": _step(),
         "bill": _bill(),
-        "use_view": _object({use: _amount() for use in USES}, "$/h; sums to the bill's total."),
+        "use_view": closed({use: amount() for use in USES}, "$/h; sums to the bill's total."),
         "rejection": _rejection(),
         "lengths": _lengths(),
-        "source": _text("How the numbers are known, the weakest part counting.", choices=_sources()),
+        **explanation_definitions(),
+        "source": text("How the numbers are known, the weakest part counting.", choices=_sources()),
     }
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "trilemma answer"}
     return head | answer | {"$defs": definitions}
+
+
+def _objective() -> Schema:
+    return closed(
+        {
+            "name": text(choices=tuple(Objective)),
+            "sentence": text("How good the chosen plan is in it; empty for cost."),
+            "load_factor": amount("Times the load that the chosen plan is sized for: 1 but for goodput."),
+            "budget_usd_per_month": or_null(amount()),
+        },
+        "What the chosen plan is best in.",
+    )
 
 
 def _sources() -> tuple[str, ...]:
@@ -108,136 +84,136 @@ def _sources() -> tuple[str, ...]:
 
 
 def _versions() -> Schema:
-    return _object(
+    return closed(
         {
-            "trilemma": _text(),
-            "catalogue_sha256": _said(
-                {"type": "string", "pattern": "^[0-9a-f]{64}$"}, "Digest of every catalogue row."
-            ),
-            "engine": _or_null(_text("Engine and version the scheduler and flags are those of.")),
-            "seed": _count(),
-            "as_of": _or_null(_text(), "The ISO date prices are aged against."),
+            "trilemma": text(),
+            "catalogue_sha256": said({"type": "string", "pattern": "^[0-9a-f]{64}$"}, "Digest of every catalogue row."),
+            "engine": or_null(text("Engine and version the scheduler and flags are those of.")),
+            "seed": count(),
+            "as_of": or_null(text(), "The ISO date prices are aged against."),
         },
         "What reproduces the answer, beside the scenario.",
     )
 
 
 def _workload() -> Schema:
-    window = _object(
+    window = closed(
         {
-            "window_s": _amount(),
-            "peak_rate_per_s": _or_null(_amount()),
-            "dispersion": _or_null(_amount(), "Variance over mean of counts per window; 1 for Poisson."),
+            "window_s": amount(),
+            "peak_rate_per_s": or_null(amount()),
+            "dispersion": or_null(amount(), "Variance over mean of counts per window; 1 for Poisson."),
         }
     )
-    prefix = _object(
+    prefix = closed(
         {
-            "block_tokens": _count(least=1),
-            "distinct_blocks": _count(),
-            "hit_token_share": _number(minimum=0, maximum=1),
-            "requests_with_hit_share": _number(minimum=0, maximum=1),
+            "block_tokens": count(least=1),
+            "distinct_blocks": count(),
+            "hit_token_share": number(minimum=0, maximum=1),
+            "requests_with_hit_share": number(minimum=0, maximum=1),
         }
     )
-    return _object(
+    return closed(
         {
-            "label": _text("The trace's name, or what draws the requests."),
-            "sizing_requests_per_s": _or_null(_amount(), "Load of the busiest hour; null for a job or a closed loop."),
-            "requests": _count(least=1),
-            "duration_s": _amount(),
-            "mean_rate_per_s": _or_null(_amount()),
-            "windows": _list(window, "The busiest stretch and the unevenness, by length of the window."),
-            "interarrival_cv": _or_null(_amount(), "Standard deviation over mean of the gaps; 1 for Poisson."),
-            "prompt": _ref("lengths"),
-            "output": _ref("lengths"),
-            "prompt_output_ratio": _amount(),
-            "input_tokens_per_s": _or_null(_amount()),
-            "output_tokens_per_s": _or_null(_amount()),
-            "sessions": _or_null(_count()),
-            "prefix": _or_null(prefix, "Reuse of prompt prefixes, where the trace has block ids."),
-            "concurrency": _or_null(_count(), "Clients of a closed loop."),
-            "kind": _object({"name": _text(choices=("latency-sensitive", "throughput-sensitive")), "reason": _text()}),
+            "label": text("The trace's name, or what draws the requests."),
+            "sizing_requests_per_s": or_null(amount(), "Load of the busiest hour; null for a job or a closed loop."),
+            "requests": count(least=1),
+            "duration_s": amount(),
+            "mean_rate_per_s": or_null(amount()),
+            "windows": array(window, "The busiest stretch and the unevenness, by length of the window."),
+            "interarrival_cv": or_null(amount(), "Standard deviation over mean of the gaps; 1 for Poisson."),
+            "prompt": ref("lengths"),
+            "output": ref("lengths"),
+            "prompt_output_ratio": amount(),
+            "input_tokens_per_s": or_null(amount()),
+            "output_tokens_per_s": or_null(amount()),
+            "sessions": or_null(count()),
+            "prefix": or_null(prefix, "Reuse of prompt prefixes, where the trace has block ids."),
+            "concurrency": or_null(count(), "Clients of a closed loop."),
+            "kind": closed({"name": text(choices=("latency-sensitive", "throughput-sensitive")), "reason": text()}),
         }
     )
 
 
 def _lengths() -> Schema:
-    keys = {"total": _count(), "mean": _amount()} | {p: _amount() for p in ("p50", "p90", "p95", "p99")}
-    return _object(keys | {"max": _count()}, "Tokens of a request.")
+    keys = {"total": count(), "mean": amount()} | {p: amount() for p in ("p50", "p90", "p95", "p99")}
+    return closed(keys | {"max": count()}, "Tokens of a request.")
 
 
 def _counts() -> Schema:
-    return _object(
+    return closed(
         {
-            "shapes": _count("Deployments looked at, replicas and offers left out."),
-            "candidates": _count("The same at each of their offers."),
-            "simulated": _count("Deployments simulated."),
-            "sized": _count("Of those, deployments sized and run on the whole workload."),
-            "simulations": _count("Single simulations."),
+            "shapes": count("Deployments looked at, replicas and offers left out."),
+            "candidates": count("The same at each of their offers."),
+            "simulated": count("Deployments simulated."),
+            "sized": count("Of those, deployments sized and run on the whole workload."),
+            "simulations": count("Single simulations."),
         }
     )
 
 
 def _plan() -> Schema:
     deployment = {
-        "label": _text("The plan in one line."),
-        "model": _text(),
-        "accelerator": _text(),
-        "engine": _text(),
-        "precision": _text("Format of the weights."),
-        "kv_precision": _text(choices=("bf16", "fp8")),
-        "tensor_parallel": _count(least=1),
-        "pipeline_parallel": _count(least=1),
-        "data_parallel": _count(least=1),
-        "expert_parallel": _count(least=1),
-        "max_num_batched_tokens": _count(least=1),
-        "max_num_seqs": _count(least=1),
-        "max_model_len": _or_null(_count(least=1), "The longest request, prompt and output."),
-        "replicas": _count(least=1),
-        "gpus_per_replica": _count(least=1),
-        "gpus": _count("GPUs of all replicas at the peak.", least=1),
+        "label": text("The plan in one line."),
+        "model": text(),
+        "accelerator": text(),
+        "engine": text(),
+        "precision": text("Format of the weights."),
+        "kv_precision": text(choices=("bf16", "fp8")),
+        "tensor_parallel": count(least=1),
+        "pipeline_parallel": count(least=1),
+        "data_parallel": count(least=1),
+        "expert_parallel": count(least=1),
+        "max_num_batched_tokens": count(least=1),
+        "max_num_seqs": count(least=1),
+        "max_model_len": or_null(count(least=1), "The longest request, prompt and output."),
+        "replicas": count(least=1),
+        "gpus_per_replica": count(least=1),
+        "gpus": count("GPUs of all replicas at the peak.", least=1),
     }
     rates = {
-        "offer": _text("How the nodes are obtained, by its name in the catalogue."),
-        "paid_gpus": _amount("GPUs paid for, averaged over the period."),
-        "usd_per_h": _amount("Capital, operational and engineering."),
-        "usd_per_mtok_output": _or_null(_amount()),
-        "output_tokens_per_s_per_gpu": _amount("At the sizing load."),
+        "offer": text("How the nodes are obtained, by its name in the catalogue."),
+        "paid_gpus": amount("GPUs paid for, averaged over the period."),
+        "usd_per_h": amount("Capital, operational and engineering."),
+        "usd_per_mtok_output": or_null(amount()),
+        "output_tokens_per_s_per_gpu": amount("At the sizing load."),
     }
     latencies = {
         "type": "object",
         "description": "Statistics of the simulated run, seconds; goodput is a share of requests.",
         "patternProperties": {
-            r"^(ttft|itl|tpot|e2e)_(mean|p[0-9.]+)_s$": _or_null(_amount()),
-            r"^(makespan_s|goodput_share)$": _or_null(_amount()),
+            r"^(ttft|itl|tpot|e2e)_(mean|p[0-9.]+)_s$": or_null(amount()),
+            r"^(makespan_s|goodput_share)$": or_null(amount()),
         },
         "additionalProperties": False,
     }
     capacity = {
-        "saturation_requests_per_s": _or_null(_amount(), "One replica with an endless queue."),
-        "knee_requests_per_s": _or_null(_amount(), "The most one replica takes inside the limits."),
+        "saturation_requests_per_s": or_null(amount(), "One replica with an endless queue."),
+        "knee_requests_per_s": or_null(amount(), "The most one replica takes inside the limits."),
     }
     schedule = {
-        "reason": _text("What the shape of the day rests on."),
-        "load_requests_per_s": _list(_amount()),
-        "asked_replicas": _list(_amount()),
+        "reason": text("What the shape of the day rests on."),
+        "load_requests_per_s": array(amount()),
+        "asked_replicas": array(amount()),
     }
-    return _object(
+    return closed(
         deployment
         | rates
         | {
-            "limits": _list(_ref("limit")),
-            "confidence": _number("Probability that each latency stays inside its limit.", minimum=0.5, maximum=1),
+            "limits": array(ref("limit")),
+            "confidence": number("Probability that each latency stays inside its limit.", minimum=0.5, maximum=1),
             "latencies": latencies,
-            "capacity": _object(capacity),
-            "schedule": _object(schedule, "The priced period, interval by interval."),
-            "binds": _text("What keeps a replica from taking more load."),
-            "bottleneck": _text(f"What a decode step at the knee waits for: {RESOURCES_NOTE}."),
-            "memory": _ref("memory"),
-            "decode_step": _ref("step"),
-            "prefill_step": _ref("step"),
-            "source": _ref("source"),
-            "notes": _list(_text()),
-            "launch": _text("Shell commands that start it."),
+            "capacity": closed(capacity),
+            "prefix_caching": {"type": "boolean"},
+            "speculative_mtp": {"type": "boolean"},
+            "schedule": closed(schedule, "The priced period, interval by interval."),
+            "binds": text("What keeps a replica from taking more load."),
+            "bottleneck": text(f"What a decode step at the knee waits for: {RESOURCES_NOTE}."),
+            "memory": ref("memory"),
+            "decode_step": ref("step"),
+            "prefill_step": ref("step"),
+            "source": ref("source"),
+            "notes": array(text()),
+            "launch": text("Shell commands that start it."),
         }
     )
 
@@ -245,22 +221,23 @@ def _plan() -> Schema:
 def _plan_row() -> Schema:
     plan = _plan()["properties"]
     names = (
-        "label", "accelerator", "offer", "precision", "kv_precision", "engine", "tensor_parallel", "replicas", "gpus",
-        "paid_gpus", "max_num_batched_tokens", "max_num_seqs", "output_tokens_per_s_per_gpu", "usd_per_h",
-        "usd_per_mtok_output", "binds", "source",
+        "label", "accelerator", "offer", "precision", "kv_precision", "engine", "tensor_parallel",
+        "pipeline_parallel", "data_parallel", "expert_parallel", "replicas", "gpus", "paid_gpus",
+        "max_num_batched_tokens", "max_num_seqs", "prefix_caching", "speculative_mtp",
+        "output_tokens_per_s_per_gpu", "usd_per_h", "usd_per_mtok_output", "binds", "source",
     )  # fmt: skip
-    latencies = {name: _or_null(_amount()) for name in ("ttft_p99_s", "itl_p99_s")}
-    return _object({name: plan[name] for name in names} | latencies, "A plan as one row of a table.")
+    latencies = {name: or_null(amount()) for name in ("ttft_p99_s", "itl_p99_s")}
+    return closed({name: plan[name] for name in names} | latencies, "A plan as one row of a table.")
 
 
 def _limit() -> Schema:
-    return _object(
+    return closed(
         {
-            "limit": _text("As the scenario says it, normalised."),
-            "key": _text("The bounded number among the latencies."),
-            "bound": _amount("Seconds, or a share for goodput."),
-            "value": _or_null(_amount(), "What is predicted."),
-            "value_at_confidence": _or_null(_amount(), "What is compared with the bound."),
+            "limit": text("As the scenario says it, normalised."),
+            "key": text("The bounded number among the latencies."),
+            "bound": amount("Seconds, or a share for goodput."),
+            "value": or_null(amount(), "What is predicted."),
+            "value_at_confidence": or_null(amount(), "What is compared with the bound."),
             "met": {"type": "boolean"},
         }
     )
@@ -268,81 +245,78 @@ def _limit() -> Schema:
 
 def _memory() -> Schema:
     names = ("hbm", "weight", "activation", "framework", "kv_pool")
-    keys = {f"{name}_bytes": _amount() for name in names} | {"kv_bytes_per_token_per_gpu": _amount()}
-    counts = {name: _count() for name in ("kv_capacity_tokens_per_replica", "num_gpu_blocks")}
-    return _object(keys | counts, "The fullest GPU of a replica.")
+    keys = {f"{name}_bytes": amount() for name in names} | {"kv_bytes_per_token_per_gpu": amount()}
+    counts = {name: count() for name in ("kv_capacity_tokens_per_replica", "num_gpu_blocks")}
+    return closed(keys | counts, "The fullest GPU of a replica.")
 
 
 def _step() -> Schema:
-    term = _object({"term": _text(), "ms": _amount(), "binds": _text()})
-    return _object(
-        {"total_ms": _amount(), "bottleneck": _text(f"What it waits for: {RESOURCES_NOTE}."), "terms": _list(term)},
+    term = closed({"term": text(), "ms": amount(), "binds": text()})
+    return closed(
+        {"total_ms": amount(), "bottleneck": text(f"What it waits for: {RESOURCES_NOTE}."), "terms": array(term)},
         "One forward pass by what takes the time.",
     )
 
 
 def _bill() -> Schema:
-    line = _object(
+    line = closed(
         {
-            "name": _text(),
-            "dimension": _text(choices=DIMENSIONS),
-            "usd_per_h": _amount(),
-            "formula": _text("How the number comes about."),
-            "source": _text("The price or rate behind it, with range, date and reference."),
+            "name": text(),
+            "dimension": text(choices=DIMENSIONS),
+            "usd_per_h": amount(),
+            "formula": text("How the number comes about."),
+            "source": text("The price or rate behind it, with range, date and reference."),
         }
     )
-    reclaimable = _object(
-        {"cause": _text(), "scale_down_usd_per_h": _amount(), "backfill_usd_per_h": _amount()},
+    reclaimable = closed(
+        {"cause": text(), "scale_down_usd_per_h": amount(), "backfill_usd_per_h": amount()},
         "What unused capacity could give back, one way or the other.",
     )
-    by_gpu_time = _object(
-        {kind: _or_null(_amount()) for kind in ("input", "cached", "output")},
+    by_gpu_time = closed(
+        {kind: or_null(amount()) for kind in ("input", "cached", "output")},
         "Splits the total by GPU time, $ a million; input: prompt tokens not found in the prefix cache.",
     )
-    return _object(
+    return closed(
         {
-            "offer": _text(),
-            **{f"{dimension}_usd_per_h": _amount() for dimension in DIMENSIONS},
-            "total_usd_per_h": _amount("Capital + operational + engineering."),
-            "opportunity_usd_per_h": _amount(
-                "The part of capital and operational that bought nothing; inside the sum."
+            "offer": text(),
+            **{f"{dimension}_usd_per_h": amount() for dimension in DIMENSIONS},
+            "total_usd_per_h": amount("Capital + operational + engineering."),
+            "opportunity_usd_per_h": amount("The part of capital and operational that bought nothing; inside the sum."),
+            "use_view": ref("use_view"),
+            "matrix": closed({dimension: ref("use_view") for dimension in DIMENSIONS}, "Dimension by use, $/h."),
+            "headroom_latency_usd_per_h": or_null(amount(), "Headroom that is the price of the latency limits."),
+            "headroom_reserve_usd_per_h": or_null(amount(), "Headroom that is margin, redundancy and rounding."),
+            "usd_per_mtok_output": or_null(amount()),
+            "usd_per_mtok_by_gpu_time": or_null(by_gpu_time),
+            "usd_per_request": or_null(amount()),
+            "usd_per_1k_requests": or_null(amount()),
+            "usd_per_1k_requests_in_limits": or_null(amount()),
+            "energy_wh_per_mtok_output": or_null(amount(), "At the meter; rented, not billed."),
+            "gco2_per_mtok_output": or_null(amount(), "Grams of CO2 of that energy."),
+            "facility_watts": or_null(amount(), "Mean power with PUE."),
+            "paid_gpus": amount(),
+            "held_gpus": amount(),
+            "purchase_units": count("Whole units paid for at the peak."),
+            "purchase_unit_gpus": count(least=1),
+            "reclaimable": array(reclaimable),
+            "backfill_credit_usd_per_h": or_null(
+                amount(), "What batch work in idle GPU time is worth to the user, outside the sum."
             ),
-            "use_view": _ref("use_view"),
-            "matrix": _object({dimension: _ref("use_view") for dimension in DIMENSIONS}, "Dimension by use, $/h."),
-            "headroom_latency_usd_per_h": _or_null(_amount(), "Headroom that is the price of the latency limits."),
-            "headroom_reserve_usd_per_h": _or_null(_amount(), "Headroom that is margin, redundancy and rounding."),
-            "usd_per_mtok_output": _or_null(_amount()),
-            "usd_per_mtok_by_gpu_time": _or_null(by_gpu_time),
-            "usd_per_request": _or_null(_amount()),
-            "usd_per_1k_requests": _or_null(_amount()),
-            "usd_per_1k_requests_in_limits": _or_null(_amount()),
-            "energy_wh_per_mtok_output": _or_null(_amount(), "At the meter; rented, not billed."),
-            "gco2_per_mtok_output": _or_null(_amount(), "Grams of CO2 of that energy."),
-            "facility_watts": _or_null(_amount(), "Mean power with PUE."),
-            "paid_gpus": _amount(),
-            "held_gpus": _amount(),
-            "purchase_units": _count("Whole units paid for at the peak."),
-            "purchase_unit_gpus": _count(least=1),
-            "reclaimable": _list(reclaimable),
-            "backfill_credit_usd_per_h": _or_null(
-                _amount(), "What batch work in idle GPU time is worth to the user, outside the sum."
-            ),
-            "lines": _list(line),
-            "source": _ref("source"),
-            "notes": _list(_text()),
+            "lines": array(line),
+            "source": ref("source"),
+            "notes": array(text()),
         }
     )
 
 
 def _rejection() -> Schema:
-    miss = _object({"limit": _text(), "bound": _amount(), "got": _or_null(_amount()), "excess": _or_null(_amount())})
-    return _object(
+    return closed(
         {
-            "label": _text("The candidate in one line."),
-            "stage": _text("How far it came.", choices=STAGES),
-            "reason": _text(),
-            "miss": _or_null(miss, "The limit it misses, where a limit is the reason; excess as a ratio of the bound."),
-            "usd_per_h": _or_null(_amount(), "Its price, or for stage bound the least it can cost."),
+            "label": text("The candidate in one line."),
+            "stage": text("How far it came.", choices=STAGES),
+            "reason": text(),
+            "miss": or_null(ref("miss"), "The first limit it misses; excess as a ratio of the bound."),
+            "usd_per_h": or_null(amount(), "Its price, or for stage bound the least it can cost."),
         }
     )
 

@@ -3,27 +3,44 @@
 from collections.abc import Iterable, Iterator
 
 from trilemma.cost.bill import Bill
+from trilemma.deployment.spec import Deployment
 from trilemma.planner.answer import Answer, Plan, Rejection
 from trilemma.planner.question import Question
 from trilemma.report.document import PlanReport, limit_dict
+from trilemma.report.plan_flagged import levers_text, why_not_text
+from trilemma.report.plan_sections import changes_section, corners_section, limit_prices_section
 from trilemma.report.table import aligned
 from trilemma.units import HOURS_PER_YEAR, show_bytes, show_time, show_usd
 
 FRONTIER_ROWS = 8
 WHY_NOT_ROWS = 10
+REASONS = {
+    "cost": "keep the limits at a higher price", "bound": "too dear even at saturation", "memory": "too little memory",
+    "support": "not supported", "size": "too many GPUs", "limits": "miss a limit",
+}  # fmt: skip
 
 
 def plan_text(report: PlanReport) -> str:
-    """The whole answer; sections that have nothing to say are left out."""
-    chosen = report.answer.chosen
+    """The whole answer; sections that have nothing to say are left out.
+
+    Where one deployment or the levers were asked about, that is the answer, under the line that says what was asked.
+    """
+    chosen, told = report.answer.chosen, report.explanation
     if chosen is None:
         return f"{report.answer.name}: nothing meets the limits\n"
+    asked = "" if told is None or told.why_not is None else why_not_text(told.why_not, chosen)
+    levers = "" if told is None or told.levers is None else levers_text(told.levers)
+    if asked or levers:
+        return "\n\n".join(section for section in (_question(report), asked, levers) if section) + "\n"
     sections = [
         _headline(report, chosen),
         _limits(report.question, chosen),
         _bill(chosen.bill),
         _why(chosen, report.question),
+        "" if told is None else limit_prices_section(told.limit_prices or ()),
         _frontier(report.answer),
+        "" if told is None else corners_section(told.corners),
+        "" if told is None else changes_section(told),
         _why_not(report.answer),
         f"Launch\n{report.launch_summary.rstrip()}" if report.launch_summary else "",
         _small_print(report, chosen),
@@ -31,9 +48,10 @@ def plan_text(report: PlanReport) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _headline(report: PlanReport, chosen: Plan) -> str:
-    question, d = report.question, chosen.trial.deployment
-    workload, n = question.workload, len(question.workload.requests)
+def _question(report: PlanReport) -> str:
+    """What was asked, in one line."""
+    question, workload = report.question, report.question.workload
+    n = len(workload.requests)
     if workload.batch:
         load = f"{n:,} requests, all there at the start"
     elif workload.clients:
@@ -41,23 +59,56 @@ def _headline(report: PlanReport, chosen: Plan) -> str:
     else:
         hour = " in the busiest hour" if workload.profile is not None else ", hour after hour"
         load = f"{n:,} requests at {workload.sizing_rps:.3g} requests/s{hour}"
+    return f"{question.name}: {question.model.name}, {workload.label}: {load}"
+
+
+def _headline(report: PlanReport, chosen: Plan) -> str:
+    d = chosen.trial.deployment
     knobs = f"--max-num-batched-tokens {d.knobs.max_num_batched_tokens} --max-num-seqs {d.knobs.max_num_seqs}"
+    knobs += (", prefix caching" if d.knobs.prefix_caching else "") + (", MTP" if d.speculative_mtp else "")
     counts = report.answer.counts
     unit = chosen.bill.usd_per_mtok_output
     lines = [
-        f"{question.name}: {question.model.name}, {workload.label}: {load}",
+        _question(report),
         "",
-        f"Deploy {d.replicas} x {d.accelerator.title} TP{d.parallelism.tensor}, {d.precision.name} weights, "
+        *_incomplete(report),
+        f"Deploy {d.replicas} x {d.accelerator.title} {_spread(d)}, {d.precision.name} weights, "
         f"{'FP8' if d.kv_bytes_per_element < 2 else 'BF16'} KV cache, {d.engine.title}, {knobs}",
         f"  {d.gpus} GPUs in use, {chosen.bill.paid_gpus:.3g} paid on average, {chosen.offer.name} "
         f"({chosen.offer.market}, {chosen.offer.price.as_of})",
         f"  {show_usd(chosen.usd_per_h)}/h, {show_usd(chosen.usd_per_h * HOURS_PER_YEAR)} a year"
         + ("" if unit is None else f", {show_usd(unit)} per million output tokens inside the limits"),
-        f"  cheapest of {counts.candidates:,} candidates ({counts.shapes:,} deployments at their offers); "
+        f"  {_best_in(report)} of {counts.candidates:,} candidates ({counts.shapes:,} deployments at their offers); "
         f"{counts.simulated:,} deployments simulated in {counts.simulations:,} runs, {counts.sized:,} of them sized "
         "and run on the whole workload",
     ]
     return "\n".join(lines)
+
+
+def _spread(d: Deployment) -> str:
+    """How a replica is spread over GPUs: "TP4 PP2"."""
+    p = d.parallelism
+    ways = (("PP", p.pipeline), ("DP", p.data), ("EP", p.expert))
+    return f"TP{p.tensor}" + "".join(f" {name}{count}" for name, count in ways if count > 1)
+
+
+def _best_in(report: PlanReport) -> str:
+    """What the chosen plan is best in."""
+    told = report.explanation
+    return "cheapest" if told is None or not told.sentence else f"{told.sentence};"
+
+
+def _incomplete(report: PlanReport) -> list[str]:
+    """That the work was stopped half way."""
+    if report.answer.complete:
+        return []
+    counts, told = report.answer.counts, report.explanation
+    if told is not None and told.stopped_in == "explanation":
+        return ["INCOMPLETE: stopped while the answer was being explained; what is deployed is final", ""]
+    return [
+        f"INCOMPLETE: stopped after {counts.simulated:,} of {counts.shapes:,} deployments; this is the best so far",
+        "",
+    ]
 
 
 def _limits(question: Question, chosen: Plan) -> str:
@@ -177,12 +228,19 @@ def _why_not(answer: Answer) -> str:
     rows += [[name, r.label, r.reason] for name, r in closest.items()]
     if not rows:
         return ""
-    stages: dict[str, int] = {}
-    for r in answer.rejected:
-        stages[r.stage] = stages.get(r.stage, 0) + 1
-    counted = ", ".join(f"{count:,} {stage}" for stage, count in sorted(stages.items()))
     table = aligned(["instead of", "its best", "why not"], rows[:WHY_NOT_ROWS])
-    return f"Why not\n{table}\n(all {len(answer.rejected):,} rejections with their reasons in -o json: {counted})"
+    tail = f"(all {len(answer.rejected):,} rejections with their reasons in -o json: {_by_reason(answer)})"
+    return f"Why not\n{table}\n{tail}"
+
+
+def _by_reason(answer: Answer) -> str:
+    """How many candidates are out for which reason, those that miss a limit by the first one they miss."""
+    counted: dict[str, int] = {}
+    for r in answer.rejected:
+        limit = "a limit" if r.miss is None else r.miss.limit.text
+        reason = f"miss {limit}" if r.stage == "limits" else REASONS[r.stage]
+        counted[reason] = counted.get(reason, 0) + 1
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counted.items(), key=lambda x: (-x[1], x[0])))
 
 
 def _nearer(a: Rejection, b: Rejection) -> bool:

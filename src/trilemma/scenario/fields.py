@@ -141,4 +141,5 @@ Counts = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_entr
 Limits = Annotated[tuple[LimitText, ...], BeforeValidator(_entries)]
 Multipliers = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_entries)]
 Words = Annotated[tuple[Word, ...], Field(min_length=1), BeforeValidator(_entries), AfterValidator(_each_once)]
+Switches = Annotated[tuple[bool, ...], Field(min_length=1), BeforeValidator(_entries), AfterValidator(_each_once)]
 Choices = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_entries), AfterValidator(_each_once)]

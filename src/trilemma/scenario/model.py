@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from trilemma.metrics.limits import Limit, parse_limit
 from trilemma.scenario.document import Document
 from trilemma.scenario.economics import EconomicsOverrides
-from trilemma.scenario.fields import Choices, Count, IsoDate, Limits, Share, Strict, Word, Words, problem
+from trilemma.scenario.fields import Choices, Count, IsoDate, Limits, Share, Strict, Switches, Word, Words, problem
 from trilemma.scenario.workload import Workload
 
 
@@ -29,12 +29,26 @@ class Space(Strict):
     """Serving engines by catalogue name."""
     tensor_parallel: Choices | None = None
     """Tensor-parallel degrees of a replica."""
+    pipeline_parallel: Choices | None = None
+    """Pipeline stages of a replica."""
+    data_parallel: Choices | None = None
+    """Attention copies of a replica, of mixtures of experts."""
+    expert_parallel: Choices | None = None
+    """Groups of GPUs that the experts of a stage are spread over."""
     max_num_batched_tokens: Choices | None = None
     """Token budgets of a step."""
     max_num_seqs: Choices | None = None
     """Sequence bounds of a step."""
+    prefix_caching: Switches | None = None
+    """Whether computed prefixes are kept for later requests; needs a workload that names its prefix blocks."""
+    speculative_mtp: Switches | None = None
+    """Whether the model's own prediction layers draft tokens ahead."""
     max_gpus: Count | None = None
     """Most GPUs that all replicas together may hold."""
+    max_nodes: Count | None = None
+    """Most whole nodes (or other purchase units) that may be paid for."""
+    budget_usd_per_month: float | None = Field(default=None, gt=0)
+    """Most that all four dimensions of the bill may cost in a month."""
     max_accuracy_loss_pct: float | None = Field(default=None, ge=0, le=100)
     """Most accuracy a precision may cost, by published scores of models of this size; one without scores is out."""
 
@@ -62,6 +76,8 @@ class Scenario(Strict):
     """Bounds such as "ttft p99 <= 1 s", "itl p99 <= 60 ms", "goodput >= 95%" or "deadline <= 6 h"."""
     confidence: float = Field(default=0.8, ge=0.5, lt=1)
     """Probability, under the predictions' own intervals, that each latency stays inside its limit."""
+    objective: Literal["cost", "goodput", "latency", "energy"] = "cost"
+    """What the chosen plan has least (cost, latency, energy) or most (goodput) of."""
     space: Space = Space()
     sizing: Sizing = Sizing()
     economics: EconomicsOverrides = EconomicsOverrides()

@@ -1,0 +1,121 @@
+"""The long answers, each under its flag: why not one deployment, and what every lever does."""
+
+from trilemma.metrics.limits import Metric, Miss
+from trilemma.planner.answer import Plan
+from trilemma.planner.explanation import Batch, Lever, Levers, Reason, WhyNot
+from trilemma.report.table import aligned
+from trilemma.units import show_time, show_usd
+
+LEAST_DIFFERENCE = 0.005  # $/h
+
+
+def why_not_text(found: WhyNot, chosen: Plan) -> str:
+    """Why the deployments that the words pick were not chosen."""
+    lines = [f"Why not {', '.join(found.words)}"]
+    if found.is_chosen:
+        lines.append(f"it is what was chosen: {chosen.label}, {show_usd(chosen.usd_per_h)}/h")
+        if found.reasons:
+            lines.append("the next best that match:")
+    else:
+        lines.append(f"chosen: {chosen.label}, {show_usd(chosen.usd_per_h)}/h")
+    if found.reasons:
+        rows = [[r.label, _reason(r, chosen)] for r in found.reasons]
+        lines.append(aligned(["candidate", "why not"], rows))
+    text = "\n".join(lines)
+    return text if found.rival is None else f"{text}\n\n{_bills(found.rival, chosen)}"
+
+
+def _reason(reason: Reason, chosen: Plan) -> str:
+    after_all = f"; was not simulated before: {reason.cut}" if reason.after_all else ""
+    if reason.plan is None:
+        assert reason.rejection is not None
+        others = [m.text for m in reason.rejection.misses[1:]]
+        return "; ".join([reason.rejection.reason, *others]) + after_all
+    more = reason.plan.usd_per_h - chosen.usd_per_h
+    if more < LEAST_DIFFERENCE:
+        return f"costs {'the same' if more > -LEAST_DIFFERENCE else f'{show_usd(-more)}/h less'}{after_all}"
+    return f"{show_usd(more)}/h dearer ({show_usd(reason.plan.usd_per_h)}/h){after_all}"
+
+
+def _bills(rival: Plan, chosen: Plan) -> str:
+    """Two bills side by side, the lines that differ most first."""
+    mine, theirs = ({line.name: line.usd_per_h for line in p.bill.lines} for p in (chosen, rival))
+    names = sorted(dict.fromkeys([*mine, *theirs]), key=lambda n: -abs(theirs.get(n, 0.0) - mine.get(n, 0.0)))
+    rows = [_bill_row(name, mine.get(name, 0.0), theirs.get(name, 0.0)) for name in names]
+    rows.append(_bill_row("total", chosen.usd_per_h, rival.usd_per_h))
+    facts = [
+        f"{name}: {p.trial.deployment.gpus} GPUs in {p.trial.deployment.replicas} replicas, "
+        f"{p.bill.paid_gpus:.3g} paid, {p.offer.name}; {p.trial.binds}"
+        for name, p in (("chosen", chosen), ("instead", rival))
+    ]
+    table = aligned(["$/h", "chosen", "instead", "more"], rows, right=[False, True, True, True])
+    return "\n".join([f"Bills: chosen, and instead {rival.label}", table, *facts])
+
+
+def _bill_row(name: str, mine: float, theirs: float) -> list[str]:
+    return [name, f"{mine:,.2f}", f"{theirs:,.2f}", f"{theirs - mine:+,.2f}"]
+
+
+def levers_text(found: Levers) -> str:
+    """Every lever alone: a table of fleets, and one of batch sizes."""
+    header = ["lever", "setting", "fleet", "$/Mtok", "TTFT p99", "ITL p99", "tok/s/GPU", "limits"]
+    right = [False, False, False, True, True, True, True, False]
+    rows, last = [], ""
+    for lever in found.rows:
+        rows.append(["" if lever.name == last else lever.name, *_lever(lever)])
+        last = lever.name
+    lines = [
+        f"Levers: one change at a time to {found.chosen.label}",
+        "each fleet is sized for the same load and limits; where none keeps them, the load on as many GPUs as chosen",
+        aligned(header, rows, right=right),
+    ]
+    if found.batches:
+        lines += ["", _batches(found)]
+    lines += ["", *(f"- {text}" for text in found.left_out)]
+    return "\n".join(lines)
+
+
+def _lever(lever: Lever) -> list[str]:
+    trial, plan = lever.trial, lever.plan
+    setting = f"{lever.setting} (chosen)" if lever.is_chosen else lever.setting
+    if trial is None:
+        return [setting, "-", "-", "-", "-", "-", lever.reason]
+    values, d = trial.summary.values, trial.deployment
+    unit = None if plan is None else plan.bill.usd_per_mtok_output
+    return [
+        setting,
+        f"{d.replicas} x {d.parallelism.gpus} GPU{'s' if d.parallelism.gpus > 1 else ''}",
+        "-" if unit is None else f"{unit:,.2f}",
+        show_time(values.get("ttft_p99_s")),
+        show_time(values.get("itl_p99_s")),
+        f"{trial.output_tokens_per_s_per_gpu:,.0f}",
+        "kept" if plan is not None else ", ".join(map(_missed, lever.misses)) or lever.reason,
+    ]
+
+
+def _batches(found: Levers) -> str:
+    rows = [_batch(b, found.saturating_batch) for b in found.batches]
+    header = ["max_num_seqs", "tok/s/GPU", "ITL p99", "$/Mtok", "limits"]
+    title = (
+        f"Batch size: one replica with an endless queue; B_sat is {found.saturating_batch}, the smallest batch with "
+        "95% of the most tokens/s"
+    )
+    return "\n".join([title, aligned(header, rows, right=[True, True, True, True, False])])
+
+
+def _batch(batch: Batch, saturating: int | None) -> list[str]:
+    mark = " (B_sat)" if batch.max_num_seqs == saturating else ""
+    return [
+        f"{batch.max_num_seqs}",
+        f"{batch.output_tokens_per_s_per_gpu:,.0f}",
+        show_time(batch.itl_p99_s),
+        f"{batch.usd_per_mtok_output:,.2f}",
+        (", ".join(map(_missed, batch.misses)) or "kept") + mark,
+    ]
+
+
+def _missed(miss: Miss) -> str:
+    """A missed limit in few words: "itl p99 83.5 ms (39% over)"."""
+    what = miss.limit.text.replace(" >= ", " <= ").partition(" <= ")[0]
+    beyond = "under" if miss.limit.metric is Metric.GOODPUT else "over"
+    return f"{what} {miss.limit.show(miss.got)} ({100 * miss.excess:.0f}% {beyond})"
