@@ -1,5 +1,7 @@
 """`cost` without flags of a deployment: the plan's own answer, priced as the plan prices it."""
 
+from math import inf
+
 import pytest
 
 from tests.planner.questions import DAY, SMALL, WORKLOADS, together
@@ -9,7 +11,7 @@ from trilemma.api.priced import priced_plan, subject_of
 from trilemma.api.question import ask
 from trilemma.cost.inputs import EFFORT, Case
 from trilemma.errors import InfeasibleError, InputError
-from trilemma.planner.plan import plan
+from trilemma.planner.plan import look, plan
 
 EVERY = {"space.offers": ["owned", "on-demand", "reserved-1y"], "space.accelerators": ["h100_sxm"]}
 
@@ -50,7 +52,7 @@ def test_where_nothing_meets_the_limits_the_nearest_miss_is_named():
 @pytest.mark.parametrize("changes", WORKLOADS.values(), ids=WORKLOADS)
 def test_every_plan_is_priced_by_its_subject_as_by_the_planner(changes):
     question = ask(SMALL, overrides=together(EVERY, changes)).question
-    plans = plan(question).plans
+    plans = look(question, cut=inf).plans
     assert len({p.offer.kind for p in plans}) == 3
     for p in plans:
         bill = subject_of(p.trial.fleet, question, is_sized=True).bill(p.offer)

@@ -99,7 +99,7 @@ def test_the_flags_given_are_left_as_they_are():
 def test_progress_counts_up_to_the_end(monkeypatch):
     monkeypatch.setattr("trilemma.planner.plan.WAVE", 3)
     seen = []
-    api.plan(SMALL, processes=1, progress=lambda done, total, now: seen.append((done, total, now)))
+    api.plan(SMALL, processes=1, limit_prices=False, progress=lambda done, total, now: seen.append((done, total, now)))
     assert seen[-1][0] == seen[-1][1] == 8
     assert all(0 <= done <= total for done, total, _ in seen)
     assert [done for done, _, now in seen if now == "simulating"] == list(range(1, 9))

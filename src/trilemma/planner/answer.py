@@ -146,9 +146,9 @@ class NearestMiss:
 class Answer:
     """`chosen` is the cheapest plan that meets every limit, None if there is none (`nearest` then says how close).
 
-    `plans` are all that were found feasible, cheapest first (dearer ones than `plan.CUT` x the cheapest may be missing:
-    they are not looked for); `frontier` those of up to that price that no other beats on tokens/s/GPU, p99 TTFT and
-    $/Mtoken at once. Not `complete` where the search was stopped half way: all else is then the best so far.
+    `plans` are the feasible ones at up to `plan.CUT` x the cheapest's price, cheapest first; `frontier` those of them
+    that no other beats on tokens/s/GPU, p99 TTFT and $/Mtoken at once. Not `complete` where the search was stopped half
+    way: all else is then the best so far.
     """
 
     name: str

@@ -265,7 +265,7 @@ def plan(question: Question, progress: Progress = quiet, executor: Executor = HE
     return Answer(
         name=question.name,
         chosen=chosen,
-        plans=plans,
+        plans=comparable,
         frontier=frontier(comparable),
         rejected=rejected,
         nearest=nearest,
