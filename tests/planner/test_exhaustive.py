@@ -88,8 +88,9 @@ def everything(asked, monkeypatch):
 
 
 def said(p):
-    """A price to nine digits: a product of matrices may differ in the last one with where its numbers lie in memory."""
-    return p.label, round(p.usd_per_h, 9), p.trial.summary, p.trial.fleet.capacity.knee_rps
+    """Which plan, at which price, to nine digits: a product of matrices may differ in the last one. The knee is not
+    compared: where limits hold, fail and hold again as load grows, a warm start may end at another of its edges."""
+    return p.label, round(p.usd_per_h, 9)
 
 
 @pytest.mark.parametrize("seed", range(20))
