@@ -27,9 +27,10 @@ from trilemma.metrics.limits import Metric
 from trilemma.metrics.summary import judge
 from trilemma.planner import plan as planning
 from trilemma.planner.answer import Rejection, describe
-from trilemma.planner.bench import saturation_of
+from trilemma.planner.bench import Bench, saturation_rps
 from trilemma.planner.candidates import deployments, screen
-from trilemma.planner.plan import floor_usd_per_h, look, plan
+from trilemma.planner.floors import Floors
+from trilemma.planner.plan import look, plan
 
 CENT = 0.01
 DUST = 1e-9
@@ -119,7 +120,7 @@ def test_the_bound_never_exceeds_the_price_of_the_real_plan(whole):
         candidate = screen(deployment, asked)
         if isinstance(candidate, Rejection) or describe(deployment) not in prices:
             continue
-        floor = floor_usd_per_h(candidate, saturation_of(asked, candidate), asked)
+        floor = Floors(asked).usd_per_h(candidate, saturation_rps(Bench(candidate, asked)))
         assert 0 <= floor <= prices[describe(deployment)] * (1 + DUST)
         bounded += floor > 0
     assert bounded or asked.workload.clients

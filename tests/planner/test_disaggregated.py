@@ -21,17 +21,16 @@ from trilemma.planner.disaggregated_stages import (
     Stage,
     at_least,
     bound_stages,
-    chunks,
     fewest,
     find_stage,
     group_of,
-    needed_rps,
     pool_deployments,
     why_none,
 )
 from trilemma.planner.keys import key_of
 from trilemma.planner.levers import levers
 from trilemma.planner.plan import HERE, look, plan, quiet
+from trilemma.planner.screening import fitting
 from trilemma.planner.subjects import doubt_of, subject_of_plan
 from trilemma.planner.trial import MOST_REPLICAS
 from trilemma.planner.whynot import why_not
@@ -53,7 +52,7 @@ def won():
 def exhaustive(asked, widest=(40, 40)):
     """The least that any pair of pools of any sizes costs: every pair, every number of prefill replicas beside every
     number of decode replicas that keep the limits, none of them bounded."""
-    parts, _ = chunks(pool_deployments(asked), asked)
+    parts, _ = fitting(pool_deployments(asked), asked)
     stages = [s for part in parts for s in bound_stages(asked, part)]
     alone = {id(s.deployment): s.candidate for s in stages if not isinstance(s, Rejection)}
     best = inf
@@ -61,7 +60,7 @@ def exhaustive(asked, widest=(40, 40)):
         if group_of(prefill.deployment) != group_of(decode.deployment):
             continue
         sizing = Sizing(asked, Pair(prefill=prefill, decode=decode))
-        least = [at_least(needed_rps(asked), rps) for rps in sizing.saturations]
+        least = [at_least(asked.asked_rps, rps) for rps in sizing.saturations]
         smallest = widest[1] + 1
         for p in range(least[0], widest[0]):
             d = next((d for d in range(least[1], smallest) if not sizing.misses(p, d)), None)
@@ -260,7 +259,7 @@ def test_the_way_of_the_kv_is_as_slow_as_its_slower_end():
 
 
 def candidates(asked):
-    parts, _ = chunks(pool_deployments(asked), asked)
+    parts, _ = fitting(pool_deployments(asked), asked)
     found = [s for part in parts for s in bound_stages(asked, part) if not isinstance(s, Rejection)]
     return list({id(s.deployment): s.candidate for s in found}.values())
 
@@ -275,7 +274,7 @@ def test_the_bounds_are_optimistic():
     together = bench.play(requests, 3, 4)
     alone = prefilled(asked, only, requests, 3)
     assert (together.timings.first_token_s >= alone.timings.first_token_s - 1e-9).mean() > 0.99
-    parts, _ = chunks(pool_deployments(asked), asked)
+    parts, _ = fitting(pool_deployments(asked), asked)
     bounded = {s.role: s for part in parts for s in bound_stages(asked, part)}
     p = next(p for p in plan(asked).plans if p.trial.deployment.decode is not None)
     for stage, pool in zip((bounded["prefill"], bounded["decode"]), p.trial.deployment.pools, strict=True):

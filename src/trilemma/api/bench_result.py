@@ -10,7 +10,7 @@ from trilemma.bench.probe import Found, exactness
 from trilemma.bench.records import Measured
 from trilemma.bench.validity import Validity
 from trilemma.metrics.summary import summarise
-from trilemma.report.document import limit_dict
+from trilemma.report.document import limit_dict, served_dict
 from trilemma.report.numbers import finite
 
 
@@ -32,12 +32,7 @@ def measured_dict(measured: Measured, sending: Sending, found: Found, verdict: V
         "valid": verdict.is_valid,
         "complete": not measured.stopped,
         "stopped": measured.stopped or None,
-        "requests": summary.requests,
-        "finished": summary.finished,
-        "refused_or_unfinished": summary.requests - summary.finished,
-        "span_s": summary.span_s,
-        "requests_per_s": summary.requests_per_s,
-        "output_tokens_per_s": summary.output_tokens_per_s,
+        **served_dict(summary),
         "latencies": {key: finite(value) for key, value in summary.values.items()},
         "limits": [limit_dict(limit, summary, 1.0) for limit in sending.limits],
         "prefix_hit_share": _hit_share(measured),

@@ -20,7 +20,7 @@ from trilemma.planner.plan import Progress, quiet
 from trilemma.planner.question import Workload
 from trilemma.report.chrome_trace import MOST_REQUESTS, write_chrome_trace
 from trilemma.report.classes import fared_dicts
-from trilemma.report.document import classes_asked, deployment_dict, limit_dict, memory_dict, terms_dict
+from trilemma.report.document import classes_asked, deployment_dict, limit_dict, memory_dict, served_dict, terms_dict
 from trilemma.report.files import check_apart, check_writable
 from trilemma.report.numbers import finite
 from trilemma.report.requests_file import check_table_file, request_columns, series_columns, write_table
@@ -207,12 +207,7 @@ def simulated_dict(trial: Trial, asked: Asked, stage: Stage, outcomes: Outcomes)
             "async_scheduling": stage.limits.async_scheduling,
             "scheduler": stage.limits.policy.name.lower(),
         },
-        "requests": summary.requests,
-        "finished": summary.finished,
-        "refused_or_unfinished": summary.requests - summary.finished,
-        "span_s": summary.span_s,
-        "requests_per_s": summary.requests_per_s,
-        "output_tokens_per_s": summary.output_tokens_per_s,
+        **served_dict(summary),
         "output_tokens_per_s_per_gpu": trial.output_tokens_per_s_per_gpu,
         "latencies": {key: finite(value) for key, value in summary.values.items()},
         "classes": _classes(question.workload, summary),

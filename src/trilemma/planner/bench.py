@@ -24,7 +24,7 @@ from trilemma.sim.replica import EngineLimits, Run, simulate
 from trilemma.workload.prefix import cached_tokens
 from trilemma.workload.requests import Requests
 
-__all__ = ["KNEE_PRECISION", "LOWEST_SHARE", "Bench", "Knees", "saturation_of", "saturation_rps", "stream_at"]
+__all__ = ["KNEE_PRECISION", "LOWEST_SHARE", "Bench", "Knees", "saturation_rps", "stream_at"]
 
 SATURATION_REQUESTS = 4000
 LOWEST_SHARE = 0.01  # of saturation: what misses its limits there is out
@@ -184,11 +184,6 @@ def _answered_rps(run: Run) -> float:
     first, last = done.size // 4, 3 * done.size // 4
     span_s = float(done[last] - done[first])
     return (last - first) / span_s if span_s > 0 else done.size / float(done[-1])
-
-
-def saturation_of(question: Question, candidate: Candidate) -> float:
-    """saturation_rps of a candidate on a question's workload."""
-    return saturation_rps(Bench(candidate, question))
 
 
 class Knees:

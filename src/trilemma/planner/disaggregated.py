@@ -32,13 +32,13 @@ from trilemma.planner.disaggregated_stages import (
     Group,
     Stage,
     bound_stages,
-    chunks,
     find_stage,
     group_of,
     pool_deployments,
     why_none,
 )
 from trilemma.planner.question import Question
+from trilemma.planner.screening import fitting
 from trilemma.planner.trial import MOST_REPLICAS
 from trilemma.planner.work import Executor, Interrupted, Progress
 from trilemma.units import show_usd
@@ -163,7 +163,7 @@ class Search:
         if self.only is not None:
             heads = {part for label in self.only for part in _halves(label)}
             wanted = tuple(d for d in wanted if heads & {describe(d), _tail(d)})
-        parts, out = chunks(wanted, self.question)
+        parts, out = fitting(wanted, self.question)
         if self.only is None and False not in self.question.space.disaggregated:
             self.found.rejected += out
         groups: dict[Group, tuple[list[Stage], list[Stage]]] = defaultdict(lambda: ([], []))

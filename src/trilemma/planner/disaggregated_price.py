@@ -15,7 +15,7 @@ from trilemma.cost.power import UNLOADED_IDLE_SHARE
 from trilemma.deployment.spec import Deployment
 from trilemma.metrics.activity import Activity, Capacity
 from trilemma.planner.answer import Fleet, Plan, Trial
-from trilemma.planner.disaggregated_stages import Stage, needed_rps
+from trilemma.planner.disaggregated_stages import Stage
 from trilemma.planner.question import Question
 from trilemma.planner.schedules import stream_schedules
 
@@ -127,7 +127,7 @@ class PoolFloors:
 
     def _held(self, deployment: Deployment, offer: Offer, replicas: int) -> Held:
         question, requests = self.question, self.question.workload.requests
-        capacity_rps = needed_rps(question) / replicas
+        capacity_rps = question.asked_rps / replicas
         schedules = stream_schedules(question, capacity_rps)
         schedule = schedules[0 if offer.kind in CHARGES_ALL_DAY else 1]
         tokens = int(requests.prompt_tokens.sum()), int(requests.output_tokens.sum())

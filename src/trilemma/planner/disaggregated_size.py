@@ -18,7 +18,7 @@ from trilemma.planner.batch import GROWTHS
 from trilemma.planner.candidate import Candidate
 from trilemma.planner.candidates import nodes_of
 from trilemma.planner.disaggregated_bench import ASSUMPTION, PoolsBench, decode_saturation, prefill_saturation
-from trilemma.planner.disaggregated_stages import OF_GAPS, at_least, fewest, most_of, needed_rps
+from trilemma.planner.disaggregated_stages import OF_GAPS, at_least, fewest, most_of
 from trilemma.planner.question import Question
 from trilemma.planner.schedules import stream_schedules
 from trilemma.planner.trial import MOST_REPLICAS, NEARLY, activity_of, step_terms
@@ -78,7 +78,7 @@ class Sizing:
 
     def found(self) -> tuple[Trial, ...] | Rejection:
         """The trials, or why there is none."""
-        needed = needed_rps(self.question)
+        needed = self.question.asked_rps
         least = [at_least(needed, rps) for rps in self.saturations]
         prefill = max(least[0], self.pair.fewest_prefill)
         decode = max(least[1], self.pair.fewest_decode)
@@ -187,7 +187,7 @@ class Sizing:
         quiet = self._at_quietest(held)
         fleets = []
         for i, candidate in enumerate((self.pair.prefill, self.pair.decode)):
-            knee = min(self.saturations[i], needed_rps(question) / serving[i])
+            knee = min(self.saturations[i], question.asked_rps / serving[i])
             schedules = stream_schedules(question, knee)
             activity = activity_of(
                 bench.benches[i],
@@ -253,7 +253,7 @@ class Sizing:
             ("prefill", (prefill - 1, decode), 0, f"prefills wait for {prefill_terms.bottleneck}"),
             ("decode", (prefill, decode - 1), 1, f"decodes wait for {resource}"),
         ):
-            share = needed_rps(self.question) / serving[i] / self.saturations[i]
+            share = self.question.asked_rps / serving[i] / self.saturations[i]
             misses = self.misses(*fewer) if min(fewer) >= 1 else ()
             if misses:
                 reason = f"{misses[0].limit.text}, at {100 * share:.0f}% of saturation"

@@ -5,24 +5,23 @@ nothing behind it can make a prompt's KV be there sooner. Those of a decode pool
 gap between two tokens of a request is one decode step or more, whatever the order in which prompts come.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import ClassVar
 
-from trilemma.deployment.memory import Memory, kv_footprint
+from trilemma.deployment.memory import kv_footprint
 from trilemma.deployment.spec import Deployment, Parallelism
-from trilemma.errors import UnsupportedError
 from trilemma.metrics.limits import Limit, Metric, Miss
 from trilemma.metrics.summary import judge, verdict
 from trilemma.planner.answer import Rejection, describe
 from trilemma.planner.bench import Bench
 from trilemma.planner.bounds import Bounds, Work
-from trilemma.planner.candidate import Candidate, candidates_of
-from trilemma.planner.candidates import deployments, fit
+from trilemma.planner.candidate import Candidate
+from trilemma.planner.candidates import deployments
 from trilemma.planner.disaggregated_bench import AT_ONCE, FIRST_TOKENS, decode_saturation, prefill_saturation, prefilled
 from trilemma.planner.question import Question
-from trilemma.planner.screening import CHUNK, Chunk
+from trilemma.planner.screening import Chunk, screened
 from trilemma.planner.streams import streams_of
 from trilemma.planner.trial import MOST_REPLICAS
 
@@ -86,38 +85,16 @@ def pool_deployments(question: Question) -> tuple[Deployment, ...]:
     return tuple(d for d in found if d.accelerator.network_bytes_per_s > 0)
 
 
-def needed_rps(question: Question) -> float:
-    """Requests per second that both pools have to take without their spare replicas: the load with its headroom."""
-    return question.workload.sizing_rps * (1 + question.sizing.headroom)
-
-
-def chunks(found: Sequence[Deployment], question: Question) -> tuple[list[Chunk], list[Rejection]]:
-    """Those that run and fit, in chunks, and why the others do not."""
-    kept: list[tuple[Deployment, Memory]] = []
-    out = []
-    for deployment in found:
-        one = fit(deployment, question)
-        if isinstance(one, Rejection):
-            out.append(one)
-        else:
-            kept.append((deployment, one))
-    parts = [kept[start : start + CHUNK] for start in range(0, len(kept), CHUNK)]
-    return [Chunk(deployments=tuple(d for d, _ in c), memories=tuple(m for _, m in c)) for c in parts], out
-
-
 def bound_stages(question: Question, chunk: Chunk) -> tuple[Stage | Rejection, ...]:
     """Every deployment of a chunk as a prefill pool and as a decode pool, with the fewest replicas by a bound, or why
     it can be neither of them: even a request alone misses a limit."""
-    try:
-        candidates = candidates_of(question, list(zip(chunk.deployments, chunk.memories, strict=True)))
-    except UnsupportedError:
-        return ()  # aggregated they are rejected for the same reason
-    return tuple(stage for candidate in candidates for stage in _bounded(question, candidate))
+    found = (c for c in screened(question, chunk) if not isinstance(c, Rejection))  # those are rejected together too
+    return tuple(stage for candidate in found for stage in _bounded(question, candidate))
 
 
 def _bounded(question: Question, candidate: Candidate) -> Iterator[Stage | Rejection]:
     bench, limits = Bench(candidate, question), question.limits
-    whole, needed = bench.bounds, needed_rps(question)
+    whole, needed = bench.bounds, question.asked_rps
     kv_tokens = float(bench.limits.kv_blocks * bench.limits.block_tokens)
     if kv_tokens:
         early = tuple(x for x in limits if x.metric is Metric.TTFT)
@@ -185,7 +162,7 @@ def find_stage(question: Question, stage: Stage) -> tuple[int, tuple[float, ...]
 
 
 def _find_decode(question: Question, stage: Stage) -> tuple[int, tuple[float, ...]]:
-    needed = at_least(needed_rps(question), decode_saturation(question, stage.candidate))
+    needed = at_least(question.asked_rps, decode_saturation(question, stage.candidate))
     return max(stage.fewest, needed), ()
 
 
@@ -193,7 +170,7 @@ def _find_prefill(question: Question, stage: Stage) -> tuple[int, tuple[float, .
     candidate, margins = stage.candidate, Bench(stage.candidate, question).margins
     limits = tuple(x for x in question.limits if x.metric is Metric.TTFT)
     requests = streams_of(question.workload).at_sizing_rate.at_rate(1 + question.sizing.headroom)
-    least = max(stage.fewest, at_least(needed_rps(question), prefill_saturation(question, candidate)))
+    least = max(stage.fewest, at_least(question.asked_rps, prefill_saturation(question, candidate)))
     statistics: dict[int, tuple[float, ...]] = {}
 
     def holds(replicas: int) -> bool:

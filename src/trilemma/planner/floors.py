@@ -62,12 +62,12 @@ class Floors:
         """Below what capacity of a replica, at most `most_rps`, a candidate costs more than `most_usd_per_h` for
         certain; 0.0 where that is not known."""
         d = candidate.deployment
-        unknown = most_rps <= 0 or most_usd_per_h == inf or self._enough_rps() == inf
+        unknown = most_rps <= 0 or inf in (most_usd_per_h, self.question.asked_rps)
         if unknown or not self.usd_per_h(candidate, most_rps):
             return 0.0
         key = (d.accelerator.name, d.parallelism.gpus, d.engine.name, d.precision.name, most_usd_per_h)
         if key not in self._least:
-            high = ceil(log(self._enough_rps()) / FINEST_LOG)
+            high = ceil(log(self.question.asked_rps) / FINEST_LOG)
             low = high - ceil(log(MOST_REPLICAS) / FINEST_LOG)
             while high - low > COARSE:
                 middle = (low + high) // 2
@@ -75,11 +75,6 @@ class Floors:
                 low, high = (middle, high) if dear else (low, middle)
             self._least[key] = (1 + FINEST) ** low
         return min(self._least[key], most_rps)
-
-    def _enough_rps(self) -> float:
-        """A capacity at which one replica is enough, but for spares."""
-        workload = self.question.workload
-        return workload.sizing_rps * (1 + self.question.sizing.headroom)
 
     def _case(self, fleet: Fleet, offer: Offer) -> Case:
         all_day = offer.kind in CHARGES_ALL_DAY

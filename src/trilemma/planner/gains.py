@@ -118,7 +118,7 @@ class Gains:
             label=describe(trial.deployment),
             deployment=replace(trial.deployment, replicas=1),
             errors=trial.errors,
-            rate_rps=self.question.workload.sizing_rps * (1 + sizing.headroom) / serving if sized else 0.0,
+            rate_rps=self.question.asked_rps / serving if sized else 0.0,
             least_usd_per_h=plan.usd_per_h,
         )
 
@@ -185,7 +185,7 @@ def needed_rps(plan: Plan, question: Question, below_usd_per_h: float) -> float:
     subject, saturated = subject_of_plan(plan, question), plan.trial.fleet.capacity.saturation_rps
     if subject.replicas is not None or subject.decode is not None or not saturated:
         return 0.0
-    peak_rps = question.workload.sizing_rps * (1 + question.sizing.headroom)
+    peak_rps = question.asked_rps
 
     def costs_less(serving: int) -> bool:
         sized = replace(subject, replica_rps=peak_rps / serving)

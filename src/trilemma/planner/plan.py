@@ -23,7 +23,7 @@ from trilemma.planner.work import HERE, Executor, Here, Interrupted, Progress, q
 from trilemma.units import show_usd
 
 __all__ = [
-    "CUT", "HERE", "Executor", "Here", "Interrupted", "Looked", "Progress", "check", "floor_usd_per_h", "frontier",
+    "CUT", "HERE", "Executor", "Here", "Interrupted", "Looked", "Progress", "check", "frontier",
     "look", "plan", "price", "quiet", "raise_if_infeasible",
 ]  # fmt: skip
 
@@ -147,8 +147,8 @@ class Search:
                 (self.hopeful if item.hopeless is None else self.hopeless).append(item)
 
     def run(self) -> None:
-        """Simulates what may win: the most promising by the first bound, then the rest by the second. Where nothing
-        keeps the limits, also what cannot, for how far it is off."""
+        """Simulates what may win, block by block: first those with the cheapest bounds, then those that the knees found
+        so far make most promising. Where nothing keeps the limits, also what cannot, for how far it is off."""
         self.progress(0, len(self.hopeful), "bounding")
         floors = [self.floors.usd_per_h(b.candidate, b.capacity_rps) for b in self.hopeful]
         left = sorted(range(len(floors)), key=lambda i: (floors[i], i))
@@ -267,14 +267,6 @@ def _one_of_each_first(ready: list[Ready]) -> list[Ready]:
         turns.append((seen[family] > 0, i))
         seen[family] += 1
     return [ready[i] for _, i in sorted(turns, key=lambda turn: turn[0])]
-
-
-def floor_usd_per_h(candidate: Candidate, saturated_rps: float, question: Question) -> float:
-    """Less than the candidate can cost at its cheapest offer: a fleet at saturation that burns no busy energy.
-
-    0.0, no bound, where nothing is served or offered (the reason is still to be found) and for a closed loop.
-    """
-    return Floors(question).usd_per_h(candidate, saturated_rps)
 
 
 def plan(question: Question, progress: Progress = quiet, executor: Executor = HERE) -> Answer:

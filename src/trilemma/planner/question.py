@@ -146,6 +146,12 @@ class Question:
     seed: int = 0
 
     @property
+    def asked_rps(self) -> float:
+        """Requests per second that a fleet has to take without its spare replicas: the busiest hour's load with its
+        headroom."""
+        return self.workload.sizing_rps * (1 + self.sizing.headroom)
+
+    @property
     def deadline_s(self) -> float | None:
         """The deadline of batch work; None where there is none."""
         return min((x.bound for x in self.limits if x.metric is Metric.DEADLINE), default=None)

@@ -60,12 +60,17 @@ def fitting(deployments: Iterable[Deployment], question: Question) -> tuple[list
 
 def bound_all(question: Question, chunk: Chunk) -> tuple[Bounded | Rejection, ...]:
     """Each deployment of a chunk as a bounded candidate, or why its step times are unknown."""
+    return tuple(c if isinstance(c, Rejection) else bound(question, c) for c in screened(question, chunk))
+
+
+def screened(question: Question, chunk: Chunk) -> Sequence[Candidate | Rejection]:
+    """Each deployment of a chunk as a candidate, or why its step times are unknown: one that cannot be priced takes
+    none of the others with it."""
     pairs = list(zip(chunk.deployments, chunk.memories, strict=True))
     try:
-        candidates: Sequence[Candidate | Rejection] = candidates_of(question, pairs)
+        return candidates_of(question, pairs)
     except UnsupportedError:
-        candidates = [_alone(question, deployment, held) for deployment, held in pairs]
-    return tuple(c if isinstance(c, Rejection) else bound(question, c) for c in candidates)
+        return [_alone(question, deployment, held) for deployment, held in pairs]
 
 
 def _alone(question: Question, deployment: Deployment, held: Memory) -> Candidate | Rejection:

@@ -233,6 +233,18 @@ def classes_asked(workload: Workload) -> list[dict[str, Any]] | None:
     return class_statistics(workload.requests, workload.class_names, [one.priority for one in workload.classes])
 
 
+def served_dict(summary: Summary) -> dict[str, Any]:
+    """How much a run served, simulated or measured."""
+    return {
+        "requests": summary.requests,
+        "finished": summary.finished,
+        "refused_or_unfinished": summary.requests - summary.finished,
+        "span_s": summary.span_s,
+        "requests_per_s": summary.requests_per_s,
+        "output_tokens_per_s": summary.output_tokens_per_s,
+    }
+
+
 def limit_dict(limit: Limit, summary: Summary, margin: float) -> dict[str, Any]:
     """A limit with the predicted number, and the number it is judged by."""
     value = summary.value(limit)
