@@ -80,7 +80,7 @@ def test_only_the_simulator_imports_numba():
         tree = ast.parse(path.read_text())
         names = {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
         names |= {str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-        if any(name.split(".")[0] == "numba" for name in names):
+        if any(name.split(".")[0] in {"numba", "llvmlite"} for name in names):
             assert room_of(path) == "sim"
 
 

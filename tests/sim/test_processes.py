@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 from numba.core import caching
 
 import trilemma
+from trilemma.sim import kept
 
 TIMEOUT_S = 120
 
@@ -63,7 +65,7 @@ def finish(process: subprocess.Popen, said: str = "") -> str:
 
 # Four requests of 5 + 7 tokens in 9 blocks of 4: worked out by the oracle elsewhere, here only the same everywhere.
 LOAD = """
-print(play(5, 7, 4).timings.done_s.tolist(), sum(kernel.run.stats.cache_misses.values()))
+print(play(5, 7, 4).timings.done_s.tolist(), kernel.run.compiled)
 """
 
 
@@ -76,19 +78,20 @@ def test_compiled_functions_work_where_nothing_can_be_kept(tmp_path: Path):
     nowhere = {name: str(tmp_path / "home" / name) for name in ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR")}
     script = """
 import trilemma
-from trilemma.sim import draws, explicit
+from trilemma.sim import blocks, draws, explicit
 print(trilemma.__file__)
-print(kernel.run.stats.cache_path, draws.splitmix64.stats.cache_path)
-print(draws.splitmix64(np.uint64(0)))
+print(draws.splitmix64.stats.cache_path, draws.splitmix64(np.uint64(0)))
+nodes = blocks.new_nodes(7)
+print(blocks.clear.compiled, nodes[1].max())
 """
-    where, paths, drawn = finish(start(script, PYTHONPATH=str(tmp_path), **nowhere)).splitlines()
+    where, drawn, cleared = finish(start(script, PYTHONPATH=str(tmp_path), **nowhere)).splitlines()
     assert where == str(tmp_path / "trilemma" / "__init__.py")
-    assert paths == "None None"
-    assert int(drawn) == 0xE220A8397B1DCDAF
+    assert drawn == f"None {0xE220A8397B1DCDAF}"
+    assert cleared == "1 7"
 
 
 TINY = """
-from trilemma.sim.compiled import compiled, inner
+from trilemma.sim.compiled import compiled, entry, inner
 
 @inner
 def half(x):
@@ -97,102 +100,162 @@ def half(x):
 @compiled
 def same(x):
     return half(x) * 2
+
+@entry
+def own(x):
+    return half(x) * 2
 """
+KINDS = ("same", "own")  # kept by numba; kept as bare machine code
+ENDINGS = [("same", ".nbi"), ("same", ".nbc"), ("own", ".code")]
+
+
+def times_compiled(function) -> int:
+    """How often a function was compiled in this process, since it was made."""
+    if hasattr(function, "loaded"):
+        return function.compiled
+    stats = function.stats
+    assert sum(stats.cache_hits.values()) + sum(stats.cache_misses.values()) == 1
+    return sum(stats.cache_misses.values())
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """A module with a small compiled function; what is called loads it as a new process would: (result, compiled)."""
+    """A module with small compiled functions; what is called loads it as a new process would: (result, compiled)."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")  # beside the source
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     file = tmp_path / "tiny.py"
     file.write_text(TINY)
 
-    def call(value) -> tuple[float, int]:
+    def call(name: str, value) -> tuple[float, int]:
         spec = importlib.util.spec_from_file_location("tiny", file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        result = module.same(value)
-        assert sum(module.same.stats.cache_hits.values()) + sum(module.same.stats.cache_misses.values()) == 1
-        return result, sum(module.same.stats.cache_misses.values())
+        function = getattr(module, name)
+        return function(value), times_compiled(function)
 
     return call
 
 
-def files(folder: Path, ending: str) -> list[Path]:
-    found = sorted((folder / "__pycache__").glob(f"tiny.same*{ending}"))
+def files(folder: Path, name: str, ending: str) -> list[Path]:
+    found = sorted((folder / "__pycache__").glob(f"tiny.{name}*{ending}"))
     assert found
     return found
 
 
-def test_code_is_kept_beside_the_source(tiny):
-    assert [tiny(3), tiny(3), tiny(3.5), tiny(3.5), tiny(3)] == [(3, 1), (3, 0), (3.5, 1), (3.5, 0), (3, 0)]
+@pytest.mark.parametrize("name", KINDS)
+def test_code_is_kept_beside_the_source(tiny, name):
+    found = [tiny(name, value) for value in (3, 3, 3.5, 3.5, 3)]
+    assert found == [(3, 1), (3, 0), (3.5, 1), (3.5, 0), (3, 0)]
 
 
-@pytest.mark.parametrize("ending", [".nbi", ".nbc"])
+@pytest.mark.parametrize(("name", "ending"), ENDINGS)
 @pytest.mark.parametrize("left", [0, 1, 0.5, 0.9])
-def test_torn_files_are_made_anew(tiny, tmp_path, ending, left):
+def test_torn_files_are_made_anew(tiny, tmp_path, name, ending, left):
     """What a full disk or a machine that went down has left of a file: nothing, a byte, a part of it."""
-    tiny(3)
-    for file in files(tmp_path, ending):
+    tiny(name, 3)
+    for file in files(tmp_path, name, ending):
         whole = file.read_bytes()
         file.write_bytes(whole[: left if isinstance(left, int) else int(len(whole) * left)])
-    assert [tiny(3), tiny(3)] == [(3, 1), (3, 0)]
+    assert [tiny(name, 3), tiny(name, 3)] == [(3, 1), (3, 0)]
 
 
-@pytest.mark.parametrize("ending", [".nbi", ".nbc"])
-def test_folders_in_the_place_of_files_are_left_alone(tiny, tmp_path, ending):
-    tiny(3)
-    for file in files(tmp_path, ending):
+@pytest.mark.parametrize(("name", "ending"), ENDINGS)
+def test_folders_in_the_place_of_files_are_left_alone(tiny, tmp_path, monkeypatch, name, ending):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nowhere"))
+    (tmp_path / "nowhere").touch()
+    tiny(name, 3)
+    for file in files(tmp_path, name, ending):
         file.unlink()
         file.mkdir()
-    assert [tiny(3), tiny(3)] == [(3, 1), (3, 1)]
+    assert [tiny(name, 3), tiny(name, 3)] == [(3, 1), (3, 1)]
 
 
 def test_code_of_another_signature_is_not_used(tiny, tmp_path):
     """Two processes that write at once can leave the code of one under the entry of the other."""
-    tiny(3)
-    tiny(3.5)
-    one, other = files(tmp_path, ".nbc")
+    tiny("same", 3)
+    tiny("same", 3.5)
+    one, other = files(tmp_path, "same", ".nbc")
     code = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(code)
-    assert [tiny(3), tiny(3.5), tiny(3), tiny(3.5)] == [(3, 1), (3.5, 1), (3, 0), (3.5, 0)]
+    found = [tiny("same", value) for value in (3, 3.5, 3, 3.5)]
+    assert found == [(3, 1), (3.5, 1), (3, 0), (3.5, 0)]
 
 
-def test_code_in_a_folder_that_can_only_be_read_is_used(tiny, tmp_path, monkeypatch):
+def test_bare_code_for_other_kinds_of_arguments_is_not_used(tiny, tmp_path):
+    tiny("own", 3)
+    tiny("own", 3.5)
+    one, other = files(tmp_path, "own", ".code")
+    code = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(code)
+    found = [tiny("own", value) for value in (3, 3.5, 3, 3.5)]
+    assert found == [(3, 1), (3.5, 1), (3, 0), (3.5, 0)]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_code_in_a_folder_that_can_only_be_read_is_used(tiny, tmp_path, monkeypatch, name):
     """An image with kept code, run by somebody without rights and home: what is there is read, the rest compiled."""
-    tiny(3)
+    tiny(name, 3)
     before = sorted((tmp_path / "__pycache__").iterdir())
 
-    def denied(self):
+    def denied(*_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", denied)
-    assert [tiny(3), tiny(3.5), tiny(3.5)] == [(3, 0), (3.5, 1), (3.5, 1)]
+    monkeypatch.setattr(kept, "_write", denied)
+    assert [tiny(name, value) for value in (3, 3.5, 3.5)] == [(3, 0), (3.5, 1), (3.5, 1)]
     assert sorted((tmp_path / "__pycache__").iterdir()) == before
 
 
-def test_code_that_came_with_the_source_is_used_beside_a_folder_of_one_s_own(tiny, tmp_path, monkeypatch):
-    tiny(3)
+@pytest.mark.parametrize(("name", "ending"), [("same", ".nbc"), ("own", ".code")])
+def test_code_that_came_with_the_source_is_used_beside_a_folder_of_one_s_own(tiny, tmp_path, monkeypatch, name, ending):
+    tiny(name, 3)
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "own"))
-    assert [tiny(3), tiny(3.5), tiny(3.5)] == [(3, 0), (3.5, 1), (3.5, 0)]
-    assert len(files(tmp_path, ".nbc")) == 1
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "own"))
+    assert [tiny(name, value) for value in (3, 3.5, 3.5)] == [(3, 0), (3.5, 1), (3.5, 0)]
+    assert len(files(tmp_path, name, ending)) == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of resources")
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("room", [0, 100])
-def test_a_full_disk_is_no_reason_to_fail(tmp_path, room):
+def test_a_full_disk_is_no_reason_to_fail(tmp_path, room, name):
     """No file may grow beyond some bytes, as under a quota."""
     (tmp_path / "tiny.py").write_text(TINY)
     script = f"""
 import resource, sys
 import tiny
+from tests.sim.test_processes import times_compiled
 resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, resource.RLIM_INFINITY))
-print(tiny.same(3), sum(tiny.same.stats.cache_misses.values()))
+print(tiny.{name}(3), times_compiled(tiny.{name}))
 """
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
     for _ in range(2):
-        assert finish(start(script, PYTHONPATH=str(tmp_path), NUMBA_CACHE_DIR="")) == "3.0 1"
-    assert not [file for file in (tmp_path / "__pycache__").iterdir() if ".tmp." in file.name]
+        said = finish(start(script, PYTHONPATH=paths, NUMBA_CACHE_DIR="", XDG_CACHE_HOME=str(tmp_path / "cache")))
+        assert said == "3.0 1"
+    assert not [file for file in tmp_path.rglob("*") if ".tmp." in file.name]
+
+
+def test_arguments_that_are_no_numbers_are_refused(tiny):
+    with pytest.raises(TypeError, match="expected numbers, arrays or tuples of them, found str"):
+        tiny("own", "3")
+
+
+def test_kept_arrays_are_those_that_were_made(tmp_path):
+    source, made = tmp_path / "source.py", []
+
+    def make() -> np.ndarray:
+        made.append(1)
+        return np.arange(6.0).reshape(2, 3) / 7
+
+    first, again = (kept.kept_array(source, "x.npy", make, shape=(2, 3)) for _ in range(2))
+    assert made == [1]
+    assert first.tobytes() == again.tobytes()
+    assert not again.flags.writeable
+    (tmp_path / "__pycache__" / "x.npy").write_bytes(b"torn")
+    assert kept.kept_array(source, "x.npy", make, shape=(2, 3)).tobytes() == first.tobytes()
+    assert made == [1, 1]
 
 
 @pytest.mark.slow

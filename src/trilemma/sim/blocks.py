@@ -30,7 +30,7 @@ kv_blocks; until the next one a row more for each held unit and one run before i
 import numpy as np
 import numpy.typing as npt
 
-from trilemma.sim.compiled import compiled
+from trilemma.sim.compiled import compiled, entry
 
 REFERENCES, COUNT, PREV, NEXT, NAME, DEBT, POOL, FRESH = range(8)
 WIDTH = 8
@@ -56,7 +56,7 @@ def new_where(units: int) -> npt.NDArray[np.uint32]:
     return np.zeros(units, np.uint32)
 
 
-@compiled
+@entry
 def cut_at_repeats(offsets, ids, units, last):
     """Lower `units` (n,) so that no chain names an id twice; `last` (ids,) filled with -1 is scratch."""
     for chain in range(units.size):
@@ -68,7 +68,7 @@ def cut_at_repeats(offsets, ids, units, last):
             last[ids[begin + k]] = chain
 
 
-@compiled
+@entry
 def clear(nodes, kv_blocks):
     """All blocks free again and nameless; the caller fills `where` with 0."""
     nodes[0, :] = 0

@@ -3,7 +3,7 @@
 import numpy as np
 
 from trilemma.sim.coming import unschedule
-from trilemma.sim.compiled import compiled, inner
+from trilemma.sim.compiled import entry, inner
 from trilemma.sim.disaggregated_decode import answered, loaded_tokens, run_decodes
 from trilemma.sim.disaggregated_layout import (
     ARRIVES,
@@ -120,7 +120,7 @@ def _landed(rules, pool, load, out, receivers, clock, request, at):
     _receive(pool, out, receivers, clock, request, at)
 
 
-@compiled
+@entry
 def run_both(rules, prefill, decode, load, out, senders, receivers, clock):
     """Play a load on both pools; everything is written in place (disaggregated_setup.py makes the arrays).
 
@@ -178,7 +178,7 @@ def run_both(rules, prefill, decode, load, out, senders, receivers, clock):
             _arrive(rules, prefill, load, out, senders, clock, which, at)
 
 
-@compiled
+@entry
 def run_receivers(rules, pool, load, out, senders, receivers, clock, order):
     """Play decode replicas alone: the requests of `order` come with their KV, at their READY."""
     for request in order:

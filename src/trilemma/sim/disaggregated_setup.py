@@ -138,7 +138,7 @@ def _senders(pool: Pool, load: names.Load) -> names.Senders:
     return names.Senders(
         scalars=_scalars(replicas, names.SENDER_SCALARS, limits, nobody),
         completing=np.zeros(limits.max_num_seqs, np.int64),
-        nodes=np.stack([blocks.new_nodes(limits.kv_blocks if limits.prefix_caching else 1) for _ in range(replicas)]),
+        nodes=blocks.new_nodes(limits.kv_blocks if limits.prefix_caching else 1)[np.newaxis].repeat(replicas, axis=0),
         where=np.zeros((replicas, int(load.chain_ids.max(initial=0)) + 1), np.uint32),
         held=np.zeros(load.chain_ids.size, np.uint8),
     )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from trilemma.latency.table import FRACTION_BITS
-from trilemma.sim.compiled import compiled, inlined, inner
+from trilemma.sim.compiled import entry, inlined, inner
 from trilemma.sim.draws import accepted_tokens
 from trilemma.sim.explicit_layout import (
     ALL_RUN,
@@ -302,7 +302,7 @@ def sample(rules, out, state):
         g[NEXT_SAMPLE] += g[SAMPLE_PS]
 
 
-@compiled
+@entry
 def run_steps(rules, prices, load, out, state, most_steps):
     """Play up to `most_steps` steps of the group; whether there is more to play."""
     g, s, ranks = state.group, state.scalars, rules.ranks

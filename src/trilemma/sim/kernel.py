@@ -15,7 +15,7 @@ from trilemma.latency.table import FRACTION_BITS
 from trilemma.sim import blocks as cache
 from trilemma.sim import router
 from trilemma.sim.coming import answered, never_fits, release_next
-from trilemma.sim.compiled import compiled, inner
+from trilemma.sim.compiled import entry, inner
 from trilemma.sim.layout import (
     ADMISSIONS,
     AFTER,
@@ -223,7 +223,7 @@ def _ratio_left(slots, head, output, max_new, step):
     return min(1_000_000, (decoded + RETRACT_HEADROOM * decodes) * 1_000_000 // (new + 1))
 
 
-@compiled
+@entry
 def run(rules, prices, load, out, state):
     """Play some of a load on a fleet; whether there is more. The caller calls again, and can be interrupted between.
 

@@ -15,8 +15,10 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
 from importlib import resources
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ import numpy.typing as npt
 
 from trilemma.deployment.spec import Deployment
 from trilemma.sim.interval import Error
+from trilemma.sim.kept import kept_array
 
 FloatArray = npt.NDArray[np.float64]
 METRICS = ("tpot", "ttft")
@@ -238,23 +241,26 @@ class Neighbours:
         log_ratios: Mapping[str, FloatArray],
         noises: Mapping[str, FloatArray],
         processes: Mapping[str, Process],
+        inverses: FloatArray | None = None,
     ) -> None:
         """`log_ratios`, log(measured / simulated) of each run, and `noises`, the standard deviation of each, map the
-        metrics to (n,)."""
+        metrics to (n,). `inverses` (metrics, n, n) of the runs' covariances with their noise, where they are known."""
         self.runs = runs
         self.log_ratios = log_ratios
         self.noises = noises
         self.processes = processes
-        self._inverse: dict[str, npt.NDArray[np.floating]] = {}
-        self._pull: dict[str, npt.NDArray[np.floating]] = {}
-        self._own: dict[tuple[str, str], npt.NDArray[np.floating]] = {}  # of a metric's inverse, an engine's block
-        kept = {metric: process.deviations for metric, process in processes.items()}
-        for metric, own in zip(kept, covariances(runs, runs, list(kept.values())), strict=True):
-            inverse = np.linalg.inv(own + np.diag(noises[metric] ** 2))
-            self._inverse[metric], self._pull[metric] = inverse, inverse @ log_ratios[metric]
-            for engine in np.unique(runs.names[ENGINE]):
-                j, _ = runs.under(str(engine))
-                self._own[metric, str(engine)] = inverse[np.ix_(j, j)]
+        found = _inverses(runs, processes, noises) if inverses is None else inverses
+        self._inverse = dict(zip(processes, found, strict=True))
+        self._pull = {metric: inverse @ log_ratios[metric] for metric, inverse in self._inverse.items()}
+        self._own: dict[tuple[str, str], npt.NDArray[np.floating]] = {}
+
+    def _own_block(self, metric: str, engine: str) -> npt.NDArray[np.floating]:
+        """The block of an inverse that belongs to the runs of one engine."""
+        key = metric, engine
+        if key not in self._own:
+            j, _ = self.runs.under(engine)
+            self._own[key] = self._inverse[metric][np.ix_(j, j)]
+        return self._own[key]
 
     def joined(self, runs: Traits, log_ratios: Mapping[str, FloatArray]) -> "Neighbours":
         """These runs and further ones, each with the noise of one measurement; `log_ratios` map the metrics to (n,)."""
@@ -286,7 +292,7 @@ class Neighbours:
                 pull, inverse = self._pull[metric], self._inverse[metric]
                 mean[index] = own @ pull[j] + other @ pull[rest]
                 if j.size:
-                    explained[index] = _quadratic(own, self._own[metric, engine])
+                    explained[index] = _quadratic(own, self._own_block(metric, engine))
                 for kind in kinds:
                     near = np.flatnonzero(other[kind].any(axis=0))
                     shared, rows = other[kind][:, near], inverse[rest[near]]
@@ -301,6 +307,12 @@ class Neighbours:
                 mean=mean.round(DECIMALS), deviation=left.round(DECIMALS), quantiles=process.quantiles
             )
         return out
+
+
+def _inverses(runs: Traits, processes: Mapping[str, Process], noises: Mapping[str, FloatArray]) -> FloatArray:
+    """(metrics, n, n) the inverses of the covariances of the measured runs with their noise."""
+    every = covariances(runs, runs, [process.deviations for process in processes.values()])
+    return np.stack([np.linalg.inv(own + np.diag(noises[m] ** 2)) for m, own in zip(processes, every, strict=True)])
 
 
 def _along_rows(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -329,22 +341,29 @@ def _kinds(wanted: Traits) -> list[npt.NDArray[np.intp]]:
 
 @cache
 def load_neighbours() -> Neighbours:
-    """The shipped runs."""
+    """The shipped runs. What is inverted of them is kept (see kept.py), and read as far as it is needed."""
     data = resources.files("trilemma.catalogue").joinpath("data")
-    rows = list(csv.DictReader(StringIO(data.joinpath("residuals.csv").read_text(encoding="utf-8"))))
-    terms = tomllib.loads(data.joinpath("neighbours.toml").read_text(encoding="utf-8"))
+    residuals, fitted = (data.joinpath(name).read_bytes() for name in ("residuals.csv", "neighbours.toml"))
+    rows = list(csv.DictReader(StringIO(residuals.decode())))
+    terms = tomllib.loads(fitted.decode())
 
     def column(name: str) -> FloatArray:
         return np.array([float(r[name]) for r in rows])
 
+    runs = Traits.of(rows)
+    noises = {m: column(f"{m}_noise") for m in METRICS}
+    processes = {
+        m: Process(deviations=terms[m]["deviations"], noise=terms[m]["noise"], quantiles=tuple(terms[m]["quantiles"]))
+        for m in METRICS
+    }
+    made_from = sha256(residuals + fitted + Path(__file__).read_bytes())
     return Neighbours(
-        Traits.of(rows),
+        runs,
         log_ratios={m: column(f"{m}_log_ratio") for m in METRICS},
-        noises={m: column(f"{m}_noise") for m in METRICS},
-        processes={
-            m: Process(
-                deviations=terms[m]["deviations"], noise=terms[m]["noise"], quantiles=tuple(terms[m]["quantiles"])
-            )
-            for m in METRICS
-        },
-    )
+        noises=noises,
+        processes=processes,
+        inverses=kept_array(
+            Path(__file__), f"neighbours-{made_from.hexdigest()[:16]}.npy",
+            lambda: _inverses(runs, processes, noises), shape=(len(METRICS), len(rows), len(rows)),
+        ),
+    )  # fmt: skip

@@ -77,13 +77,18 @@ def followers(requests: Requests) -> tuple[IntArray, IntArray]:
     return successor, think_ps
 
 
+def in_turn(requests: Requests, fleet: Fleet) -> bool:
+    """Whether requests go to one replica after the other, in the order of their arrival."""
+    return fleet.routing is Routing.ROUND_ROBIN or requests.session is None
+
+
 def dealt_replicas(requests: Requests, fleet: Fleet) -> npt.NDArray[np.int16]:
     """(n,) the replica of each request where nobody needs to look at the replicas."""
     n = len(requests)
     if fleet.replicas == 1:
         return np.zeros(n, np.int16)
-    if fleet.routing is Routing.ROUND_ROBIN or requests.session is None:
-        return (np.arange(n) % fleet.replicas).astype(np.int16)
+    if in_turn(requests, fleet) or requests.session is None:
+        return np.resize(np.arange(fleet.replicas, dtype=np.int16), n)
     _, first, which = np.unique(requests.session, return_index=True, return_inverse=True)
     alone = requests.session < 0
     draws = alone.copy()
@@ -93,13 +98,15 @@ def dealt_replicas(requests: Requests, fleet: Fleet) -> npt.NDArray[np.int16]:
     return (number % fleet.replicas).astype(np.int16)
 
 
-def _queues(replica: npt.NDArray[np.int16], replicas: int) -> tuple[npt.NDArray[np.int32], IntArray]:
-    """(link (n,), first (replicas,)): each replica's requests as a linked list in order of arrival."""
+def _queues(replica: npt.NDArray[np.int16], replicas: int, *, in_turn: bool) -> tuple[npt.NDArray[np.int32], IntArray]:
+    """(link (n,), first (replicas,)): each replica's requests as a linked list in order of arrival. `in_turn`: the
+    replicas follow one another."""
     n = replica.size
-    if replicas == 1:
-        link = np.arange(1, n + 1, dtype=np.int32)
-        link[n - 1 :] = -1
-        return link, np.array([0 if n else -1])
+    if in_turn or replicas == 1:
+        link, first = np.arange(replicas, replicas + n, dtype=np.int32), np.arange(replicas)
+        link[max(0, n - replicas) :] = -1
+        first[n:] = -1
+        return link, first
     link, first = np.full(n, -1, np.int32), np.full(replicas, -1, np.int64)
     order = np.argsort(replica, kind="stable")
     same = replica[order[1:]] == replica[order[:-1]]
@@ -174,7 +181,10 @@ def set_up(
         follows[successor[successor >= 0]] = True
         first_arrivals = np.flatnonzero(~follows)
     replica = dealt_replicas(requests, fleet) if dealt else np.full(n, -1, np.int16)
-    link, queue = _queues(replica, replicas) if dealt else (np.full(n, -1, np.int32), np.full(replicas, -1, np.int64))
+    if dealt:
+        link, queue = _queues(replica, replicas, in_turn=in_turn(requests, fleet))
+    else:
+        link, queue = np.full(n, -1, np.int32), np.full(replicas, -1, np.int64)
     session, home = np.zeros(0, np.int64), np.zeros(0, np.int64)
     if not dealt and fleet.routing is Routing.SESSION_STICKY:
         session = np.full(n, -1, np.int64)
@@ -265,7 +275,7 @@ def _state(
     events[layout.HOMELESS] = -1
     events[layout.SENT] = first_arrivals.size
     waiting = first_arrivals.size if rules.feedback else 0  # one a client, or a chain of turns
-    all_seats = np.arange(replicas * seats).reshape(replicas, seats)[:, ::-1].reshape(-1)  # the first on top
+    all_seats = np.arange(replicas * seats).reshape(replicas, seats)[:, ::-1].reshape(-1).copy()  # the first on top
     caching = bool(rules.caching)
     return layout.State(
         scalars=scalars,
@@ -283,7 +293,7 @@ def _state(
         generated=np.zeros(n, np.int32),
         retracted_at=np.zeros(n if rules.policy == layout.SGLANG else 0, np.int64),
         completing=np.zeros(seats, np.int64),
-        nodes=np.stack([blocks.new_nodes(limits.kv_blocks if caching else 1) for _ in range(replicas)]),
+        nodes=blocks.new_nodes(limits.kv_blocks if caching else 1)[np.newaxis].repeat(replicas, axis=0),
         where=np.zeros((replicas, units if caching else 1), np.uint32),
         held=np.zeros(requests.block_ids.size if caching and requests.block_ids is not None else 0, np.uint8),
         board=board,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trilemma.sim.compiled import compiled, inner
+from trilemma.sim.compiled import entry, inner
 from trilemma.sim.layout import HISTOGRAM_SUBBINS, LONGEST_STRETCH, WORD
 from trilemma.units import PS_PER_S
 
@@ -95,21 +95,21 @@ def add_gaps(histogram, count, first_ps, slope_ps, steps):
         histogram[np.uint64(bin_of(gap))] += count * left
 
 
-@compiled
+@entry
 def divide(ps, in_seconds):
     """Picoseconds (n,) into seconds (n,), which may be the same memory; NaN for negative ones."""
     for i in range(ps.size):
         in_seconds[i] = ps[i] / PS_PER_S if ps[i] >= 0 else np.nan
 
 
-@compiled
+@entry
 def round_to_ps(seconds, ps):
     """Seconds (n,) to the nearest whole picosecond, into ps (n,)."""
     for i in range(seconds.size):
         ps[i] = np.int64(np.rint(seconds[i] * PS_PER_S))
 
 
-@compiled
+@entry
 def settle_times(arrival, start, first, done, arrival_s, queued_s, first_s, done_s):
     """Four columns of ps (n,) into seconds, NaN for negative ones, in one pass; the start becomes the time queued.
 
