@@ -21,9 +21,7 @@ NUMBER_THEN = r"^\s*\+?[0-9.][0-9_,.eE+-]*\s*"
 class Strict(BaseModel):
     """A mapping with known keys only, no conversions, no NaN, and never changed after it is read."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 def problem(
