@@ -245,17 +245,21 @@ def test_arguments_that_are_no_numbers_are_refused(tiny):
 def test_kept_arrays_are_those_that_were_made(tmp_path):
     source, made = tmp_path / "source.py", []
 
-    def make() -> np.ndarray:
-        made.append(1)
-        return np.arange(6.0).reshape(2, 3) / 7
+    def kept_array(digest: str) -> np.ndarray:
+        def make() -> np.ndarray:
+            made.append(digest)
+            return np.arange(6.0).reshape(2, 3) / 7
 
-    first, again = (kept.kept_array(source, "x.npy", make, shape=(2, 3)) for _ in range(2))
-    assert made == [1]
+        return kept.kept_array(source, "x", digest, make, shape=(2, 3))
+
+    first, again = kept_array("one"), kept_array("one")
+    assert made == ["one"]
     assert first.tobytes() == again.tobytes()
     assert not again.flags.writeable
-    (tmp_path / "__pycache__" / "x.npy").write_bytes(b"torn")
-    assert kept.kept_array(source, "x.npy", make, shape=(2, 3)).tobytes() == first.tobytes()
-    assert made == [1, 1]
+    (tmp_path / "__pycache__" / "x-one.npy").write_bytes(b"torn")
+    assert kept_array("one").tobytes() == kept_array("other").tobytes() == first.tobytes()
+    assert made == ["one", "one", "other"]
+    assert [file.name for file in (tmp_path / "__pycache__").iterdir()] == ["x-other.npy"]
 
 
 @pytest.mark.slow

@@ -49,20 +49,28 @@ def found(source: Path, name: str) -> Iterator[Path]:
                 yield folder / name
 
 
-def keep(source: Path, name: str, content: bytes) -> None:
-    """Writes the file whole or not at all, in the first folder that takes it; in none where all refuse."""
+def keep(source: Path, name: str, content: bytes, *, instead: str = "") -> None:
+    """Writes the file whole or not at all, in the first folder that takes it; in none where all refuse. `instead` of
+    files there that have such names (a pattern)."""
     for folder in places(source):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder, name, content)
         except OSError:
             continue
+        for old in folder.glob(instead) if instead else ():
+            with suppress(OSError):
+                if old.name != name:
+                    old.unlink()
         return
 
 
-def kept_array(source: Path, name: str, make: Callable[[], FloatArray], *, shape: tuple[int, ...]) -> FloatArray:
+def kept_array(
+    source: Path, stem: str, digest: str, make: Callable[[], FloatArray], *, shape: tuple[int, ...]
+) -> FloatArray:
     """The float64 array that `make` makes, kept in a file that stays on disk: what is read of it is in memory, once for
-    all processes. It cannot be written."""
+    all processes. It cannot be written. One array of a stem is kept, that of the latest `digest`."""
+    name = f"{stem}-{digest}.npy"
     for path in found(source, name):
         with suppress(OSError, ValueError):
             kept: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -70,7 +78,7 @@ def kept_array(source: Path, name: str, make: Callable[[], FloatArray], *, shape
                 return kept
     array, content = make(), BytesIO()
     np.save(content, array, allow_pickle=False)
-    keep(source, name, content.getvalue())
+    keep(source, name, content.getvalue(), instead=f"{stem}-*.npy")
     return array
 
 

@@ -363,7 +363,7 @@ def load_neighbours() -> Neighbours:
         noises=noises,
         processes=processes,
         inverses=kept_array(
-            Path(__file__), f"neighbours-{made_from.hexdigest()[:16]}.npy",
-            lambda: _inverses(runs, processes, noises), shape=(len(METRICS), len(rows), len(rows)),
+            Path(__file__), "neighbours", made_from.hexdigest()[:16], lambda: _inverses(runs, processes, noises),
+            shape=(len(METRICS), len(rows), len(rows)),
         ),
     )  # fmt: skip
