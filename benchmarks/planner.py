@@ -66,11 +66,13 @@ class Took:
     output: str
 
 
-def took(command: list[str], environment: dict[str, str] | None = None) -> Took:
-    """A command run to its end; RuntimeError with its last words where it fails."""
+def took(command: list[str]) -> Took:
+    """A command run to its end; RuntimeError with its last words where it fails. Python keeps bytecode, as it does
+    unless told otherwise."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err, text=True)
+        process = subprocess.Popen(command, stdout=out, stderr=err, text=True, env=environment)
         watched = Watched(process.pid)
         code = process.wait()
         wall_s = time.perf_counter() - started
