@@ -237,9 +237,10 @@ print(tiny.{name}(3), times_compiled(tiny.{name}))
     assert not [file for file in tmp_path.rglob("*") if ".tmp." in file.name]
 
 
-def test_arguments_that_are_no_numbers_are_refused(tiny):
-    with pytest.raises(TypeError, match="expected numbers, arrays or tuples of them, found str"):
-        tiny("own", "3")
+@pytest.mark.parametrize("value", ["3", None, np.float32(3), np.array(3.0)])
+def test_arguments_of_other_kinds_are_refused(tiny, value):
+    with pytest.raises(TypeError, match=f"expected numbers, arrays or tuples of them, found {type(value).__name__}"):
+        tiny("own", value)
 
 
 def test_kept_arrays_are_those_that_were_made(tmp_path):

@@ -50,7 +50,7 @@ def lay_out(values: Iterable[Any], kinds: list[Kind], words: list[int]) -> None:
     TypeError for anything else.
     """
     for value in values:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and value.ndim:
             flags = value.flags.num & _FLAGS
             kinds.append((value.dtype.char, value.ndim, flags & ~_IN_FORTRAN_ORDER if flags & _IN_C_ORDER else flags))
             words.append(id(value))

@@ -88,7 +88,7 @@ def dealt_replicas(requests: Requests, fleet: Fleet) -> npt.NDArray[np.int16]:
     if fleet.replicas == 1:
         return np.zeros(n, np.int16)
     if in_turn(requests, fleet) or requests.session is None:
-        return np.resize(np.arange(fleet.replicas, dtype=np.int16), n)
+        return np.tile(np.arange(fleet.replicas, dtype=np.int16), -(-n // fleet.replicas))[:n]
     _, first, which = np.unique(requests.session, return_index=True, return_inverse=True)
     alone = requests.session < 0
     draws = alone.copy()
