@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from trilemma.metrics.limits import LATENCIES, RequestBounds, parse_limit, request_bounds
 from trilemma.metrics.summary import (
+    BLOCK_BINS,
     REPORTED_QUANTILES,
     histogram_quantile,
     in_limits,
@@ -17,6 +18,7 @@ from trilemma.metrics.summary import (
     makespan_s,
     quantile,
     select,
+    sorted_quantile,
     summarise,
     verdict,
 )
@@ -97,6 +99,35 @@ def test_a_histogram_s_quantile_is_within_one_bin_of_the_value_itself(values, q)
     got = histogram_quantile(EDGES, counts, q)
     assert got == pytest.approx(exact, rel=0.002)
     assert EDGES[np.searchsorted(EDGES, exact, side="right") - 1] <= got
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=3 * BLOCK_BINS),
+    st.floats(1e-3, 1),
+    st.sampled_from([1, BLOCK_BINS]),
+)
+def test_a_histogram_s_quantile_lies_in_the_bin_that_counting_one_by_one_finds(few, q, apart):
+    counts = np.zeros(apart * len(few), dtype=np.int64)
+    counts[::apart] = few
+    edges = np.arange(counts.size + 1.0)
+    got = histogram_quantile(edges, counts, q)
+    if not counts.any():
+        assert got is None
+        return
+    rank, passed = q * int(counts.sum()), 0
+    for i, count in enumerate(counts.tolist()):
+        if passed + count >= rank and count:
+            assert got == pytest.approx(i + (rank - passed) / count)
+            return
+        passed += count
+
+
+@given(
+    arrays(np.float64, st.integers(1, 60), elements=st.sampled_from([0.0, 0.5, 1.0, 7.25, np.inf, NAN])),
+    st.floats(0, 1),
+)
+def test_a_quantile_is_that_of_the_values_in_order(values, q):
+    assert quantile(values, q) == sorted_quantile(np.sort(values), q)
 
 
 def test_a_histogram_s_quantile_is_numpys_on_many_values():

@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
+
 from trilemma.catalogue.economics import Economics
-from trilemma.catalogue.engine import Engine, Topology
+from trilemma.catalogue.engine import Effort, Engine, Topology
+from trilemma.catalogue.figure import Source
 from trilemma.catalogue.offer import Offer, OfferKind
 from trilemma.cost.checks import check_economics, check_offer, check_run, check_schedule
 from trilemma.cost.engineering import engineering_lines, precision_rate, topology_of
-from trilemma.cost.fleet import Case, Fleet
+from trilemma.cost.fleet import Case, Fleet, held_of
 from trilemma.cost.lines import Line
 from trilemma.cost.money import energy_usd_per_h
 from trilemma.cost.notes import (
@@ -20,9 +23,10 @@ from trilemma.cost.notes import (
     rests_on,
     start_notes,
 )
-from trilemma.cost.offers import CHARGES
+from trilemma.cost.offers import CHARGES, energy_usd_per_h_of
 from trilemma.cost.packing import whole_where_meant
 from trilemma.cost.power import UNLOADED_IDLE_SHARE
+from trilemma.cost.sharing import made_once
 from trilemma.cost.views import Bill, ByToken, Reclaimable, Volumes
 from trilemma.deployment.spec import Deployment
 from trilemma.metrics.activity import Activity, Capacity, Schedule
@@ -57,7 +61,7 @@ def bill(  # noqa: PLR0917 - what is priced, then how, then what happened: an or
     check_schedule(schedule)
     size = deployment.parallelism.gpus
     wanted = deployment.replicas if replicas is None else replicas
-    bought = max(wanted, math.ceil(float(whole_where_meant(schedule.held_replicas).max())))
+    bought = max(wanted, math.ceil(float(held_of(schedule).max())))
     case = Case(
         deployment=deployment,
         offer=offer,
@@ -68,15 +72,16 @@ def bill(  # noqa: PLR0917 - what is priced, then how, then what happened: an or
         bought_replicas=bought,
         unloaded_idle_share=unloaded_idle_share,
     )
-    fleet = case.holding(schedule.held_replicas)
+    fleet = case.holding(held_of(schedule))
     use, effort = fleet.use, engine.effort[topology or topology_of(deployment)]
     lines = CHARGES[offer.kind](fleet)
     reclaimable = _reclaimable(fleet, case, lines)
     lines += engineering_lines(fleet, deployment, effort, is_useful=fleet.gpus.useful > 0)
     prefill_gpus = use.over_period(use.prefill)
     busy_gpus = prefill_gpus + use.over_period(use.decode)
-    figures = figures_used(fleet, effort, lines, precision_rate=precision_rate(deployment))
-    source, weakest_note = rests_on(figures)
+    source, weakest_note = _rests_on(
+        economics, offer, effort, names=tuple(line.name for line in lines), precision_rate=precision_rate(deployment)
+    )
     obligations = (*obligation_notes(fleet), *interruption_notes(fleet))
     return Bill(
         offer=offer.name,
@@ -94,7 +99,7 @@ def bill(  # noqa: PLR0917 - what is priced, then how, then what happened: an or
         headroom_is_split=capacity.knee_rps is not None,
         reclaimable=reclaimable,
         notes=(
-            *load_notes(fleet, schedule, activity, gpus_per_replica=size),
+            *load_notes(fleet.use, schedule, activity, gpus_per_replica=size),
             *start_notes(fleet),
             *obligations,
             *capacity_notes(capacity, economics, offer),
@@ -107,6 +112,14 @@ def bill(  # noqa: PLR0917 - what is priced, then how, then what happened: an or
         grid_gco2_per_kwh=economics.grid_gco2_per_kwh,
         backfill_credit_usd_per_h=_backfill_credit_usd_per_h(fleet, capacity),
     )
+
+
+@made_once
+def _rests_on(
+    economics: Economics, offer: Offer, effort: Effort, *, names: tuple[str, ...], precision_rate: str | None
+) -> tuple[Source, str]:
+    """The weakest source among the figures of lines with these names, and a sentence about it."""
+    return rests_on(figures_used(economics, offer, effort, names, precision_rate=precision_rate))
 
 
 def volumes_of(activity: Activity, served_rps: float) -> Volumes:
@@ -127,15 +140,29 @@ def _reclaimable(fleet: Fleet, case: Case, lines: tuple[Line, ...]) -> tuple[Rec
 
     `lines` are the offer's own. Scaling down to what is asked for leaves a reservation as it is.
     """
-    saved = 0.0
-    if fleet.offer.kind is not OfferKind.RESERVED:
-        lean = case.holding(fleet.use.asked / fleet.gpus_per_replica)
-        saved = sum(line.usd_per_h for line in lines) - sum(x.usd_per_h for x in CHARGES[fleet.offer.kind](lean))
     hours = [line.split for line in lines if line.name != "energy"]
     return (
-        Reclaimable(cause="idle", scale_down_usd_per_h=max(0.0, saved), backfill_usd_per_h=sum(s.idle for s in hours)),
+        Reclaimable(
+            cause="idle",
+            scale_down_usd_per_h=max(0.0, _scale_down_usd_per_h(fleet, case, lines)),
+            backfill_usd_per_h=sum(s.idle for s in hours),
+        ),
         Reclaimable(cause="stranded", scale_down_usd_per_h=0.0, backfill_usd_per_h=sum(s.stranded for s in hours)),
     )
+
+
+def _scale_down_usd_per_h(fleet: Fleet, case: Case, lines: tuple[Line, ...]) -> float:
+    """What holding only the replicas asked for takes off `lines`, the offer's own."""
+    lean_replicas = whole_where_meant(fleet.use.asked / fleet.gpus_per_replica)
+    all_asked_for = np.array_equal(lean_replicas, held_of(case.schedule))
+    if fleet.offer.kind is OfferKind.RESERVED or all_asked_for:
+        return 0.0
+    lean = case.holding(lean_replicas)
+    if fleet.offer.kind is OfferKind.OWNED:  # the same units: nothing but their energy changes
+        left = sum(energy_usd_per_h_of(lean) if line.name == "energy" else line.usd_per_h for line in lines)
+    else:
+        left = sum(line.usd_per_h for line in CHARGES[fleet.offer.kind](lean))
+    return sum(line.usd_per_h for line in lines) - left
 
 
 def _backfill_credit_usd_per_h(fleet: Fleet, capacity: Capacity) -> float | None:

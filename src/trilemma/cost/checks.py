@@ -3,10 +3,9 @@
 import math
 from dataclasses import fields
 
-import numpy as np
-
 from trilemma.catalogue.economics import Economics
 from trilemma.catalogue.offer import Offer, OfferKind
+from trilemma.cost.sharing import made_once
 from trilemma.errors import InputError
 from trilemma.metrics.activity import Activity, Capacity, Schedule
 
@@ -14,6 +13,8 @@ ABOVE_ZERO = frozenset({"horizon_months", "model_life_months"})
 # Names are looked up once: a plan prices some thousand bills.
 AMOUNTS = tuple(f.name for f in fields(Economics) if f.name not in {"figures", "exchange_rates"})
 COUNTED = tuple(f.name for f in fields(Activity) if f.name not in {"rate_rps", "prefill_w", "decode_w", "busy_at"})
+
+OVER_INTERVALS = tuple(f.name for f in fields(Schedule) if f.name != "reason")
 
 
 def _amount(where: str, value: float, *, above_zero: bool = False) -> None:
@@ -27,6 +28,7 @@ def _at_most(where: str, value: float, most: float, *, what: str) -> None:
         raise InputError(where, expected=f"at most {what}, {most:g}", found=repr(value))
 
 
+@made_once
 def check_economics(economics: Economics) -> None:
     """Raises InputError naming the field: NaN, negative, a horizon or life of zero, PUE below 1, residual above 1."""
     for name in AMOUNTS:
@@ -41,6 +43,7 @@ def check_economics(economics: Economics) -> None:
         )
 
 
+@made_once
 def check_offer(offer: Offer, *, accelerator: str) -> None:
     """Raises InputError naming offer and field: bad price, no purchase unit, foreign currency, another accelerator."""
     where = f"offers.{offer.name}"
@@ -68,6 +71,7 @@ def check_offer(offer: Offer, *, accelerator: str) -> None:
     _amount(f"{where}.billing_increment_h", offer.billing_increment_h)
 
 
+@made_once
 def check_run(activity: Activity, capacity: Capacity) -> None:
     """Raises InputError for negative or NaN activity or knee, for parts larger than their whole, and for a saturation
     that is not above 0."""
@@ -93,12 +97,13 @@ def check_run(activity: Activity, capacity: Capacity) -> None:
         _amount("capacity.knee_rps", capacity.knee_rps)
 
 
+@made_once
 def check_schedule(schedule: Schedule) -> None:
     """Raises InputError for arrays of different lengths, NaN, a negative load, a negative count of replicas."""
-    for f in fields(schedule):
-        if f.name != "reason":
-            values = getattr(schedule, f.name)
-            if values.shape != schedule.seconds.shape or not np.isfinite(values).all() or (values < 0).any():
-                raise InputError(
-                    f"schedule.{f.name}", expected="a finite number of at least 0 for each interval", found=repr(values)
-                )
+    for name in OVER_INTERVALS:
+        values = getattr(schedule, name)
+        # NaN is its array's least and largest, and compares with nothing.
+        if values.shape != schedule.seconds.shape or not (values.min() >= 0 and values.max() < math.inf):
+            raise InputError(
+                f"schedule.{name}", expected="a finite number of at least 0 for each interval", found=repr(values)
+            )

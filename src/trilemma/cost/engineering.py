@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from enum import StrEnum
 from functools import cache
 
+from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.economics import Economics
 from trilemma.catalogue.engine import Effort, Topology
 from trilemma.catalogue.model import Model
-from trilemma.catalogue.offer import OfferKind
+from trilemma.catalogue.offer import Offer, OfferKind
 from trilemma.catalogue.precision import Precision
 from trilemma.cost.fleet import Fleet
 from trilemma.cost.lines import Dimension, Line, cite, cite_rates, dollars, number
 from trilemma.cost.money import WEEKS_PER_YEAR, energy_usd_per_h, spread_usd_per_h, tuning_usd
 from trilemma.cost.packing import box_gpus
+from trilemma.cost.sharing import made_once
 from trilemma.cost.use import ByUse
 from trilemma.deployment.spec import Deployment
 from trilemma.units import HOURS_PER_YEAR
@@ -101,9 +103,26 @@ def engineering_lines(fleet: Fleet, deployment: Deployment, effort: Effort, *, i
     """Tuning, precision work and benchmarking spread over the model's life in production, upkeep hour by hour.
 
     Benchmarking burns energy on owned nodes, which are paid already; extra hours where hours are bought; nothing on
-    a reservation, whose hours and energy are paid already.
+    a reservation, whose hours and energy are paid already. No matter how many replicas run.
     """
-    economics, scale = fleet.economics, effort.upkeep_scale.value
+    return _engineering_lines(
+        fleet.economics, fleet.offer, fleet.accelerator, effort, deployment.model, deployment.precision,
+        is_useful=is_useful,
+    )  # fmt: skip
+
+
+@made_once
+def _engineering_lines(  # noqa: PLR0917 - all that the lines depend on, told apart by identity
+    economics: Economics,
+    offer: Offer,
+    accelerator: Accelerator,
+    effort: Effort,
+    model: Model,
+    precision: Precision,
+    *,
+    is_useful: bool,
+) -> tuple[Line, ...]:
+    scale = effort.upkeep_scale.value
     salary = economics.engineer_usd_per_year
     tuning = weeks_line("tuning", effort.weeks.value, economics, weeks_source=cite(effort.weeks), is_useful=is_useful)
     scaled = "" if scale == 1 else f" x {number(scale)}"
@@ -115,8 +134,8 @@ def engineering_lines(fleet: Fleet, deployment: Deployment, effort: Effort, *, i
         + (f"; upkeep_scale: {cite(effort.upkeep_scale)}" if scaled else ""),
         is_useful=is_useful,
     )
-    precision = _precision_lines(economics, deployment, is_useful=is_useful)
-    return (tuning, *precision, upkeep, *_benchmark_lines(fleet, is_useful=is_useful))
+    own = _precision_lines(economics, model, precision, is_useful=is_useful)
+    return (tuning, *own, upkeep, *_benchmark_lines(economics, offer, accelerator, is_useful=is_useful))
 
 
 def precision_rate(deployment: Deployment) -> str | None:
@@ -124,27 +143,29 @@ def precision_rate(deployment: Deployment) -> str | None:
     return PRECISION_RATES.get(precision_work(deployment.model, deployment.precision))
 
 
-def _precision_lines(economics: Economics, deployment: Deployment, *, is_useful: bool) -> tuple[Line, ...]:
-    rate = precision_rate(deployment)
+def _precision_lines(economics: Economics, model: Model, precision: Precision, *, is_useful: bool) -> tuple[Line, ...]:
+    rate = PRECISION_RATES.get(precision_work(model, precision))
     weeks = 0.0 if rate is None else float(getattr(economics, rate))
     if rate is None or not weeks:
         return ()
-    source = f"{rate} of {deployment.precision.name}: {cite(economics.figures.get(rate))}"
+    source = f"{rate} of {precision.name}: {cite(economics.figures.get(rate))}"
     return (weeks_line("precision work", weeks, economics, weeks_source=source, is_useful=is_useful),)
 
 
-def _benchmark_lines(fleet: Fleet, *, is_useful: bool) -> tuple[Line, ...]:
-    economics, hours = fleet.economics, fleet.economics.benchmark_gpu_hours
-    kind, rate, months = fleet.offer.kind, economics.discount_rate, economics.model_life_months
+def _benchmark_lines(
+    economics: Economics, offer: Offer, accelerator: Accelerator, *, is_useful: bool
+) -> tuple[Line, ...]:
+    hours, kind = economics.benchmark_gpu_hours, offer.kind
+    rate, months = economics.discount_rate, economics.model_life_months
     if kind is OfferKind.RESERVED or not hours:
         return ()
     if kind is OfferKind.OWNED:
-        watts, tariff = fleet.accelerator.prefill_w, economics.electricity_usd_per_kwh
+        watts, tariff = accelerator.prefill_w, economics.electricity_usd_per_kwh
         usd_per_gpu_h = energy_usd_per_h(watts, pue=economics.pue, usd_per_kwh=tariff)
         each = f"{number(watts)} W / 1,000 x {number(economics.pue)} PUE x {dollars(tariff)} per kWh"
         source = cite_rates(economics, "benchmark_gpu_hours", "pue", "electricity_usd_per_kwh")
     else:
-        usd_per_gpu_h = fleet.offer.price.value
+        usd_per_gpu_h = offer.price.value
         each, source = f"{dollars(usd_per_gpu_h)} per GPU-hour", cite_rates(economics, "benchmark_gpu_hours")
     line = engineering_line(
         "benchmarking",

@@ -12,6 +12,7 @@ from trilemma.catalogue.economics import Economics
 from trilemma.catalogue.offer import Offer, OfferKind
 from trilemma.cost.packing import box_gpus, paid_gpus, whole_where_meant
 from trilemma.cost.power import Power, node_power
+from trilemma.cost.sharing import made_once
 from trilemma.cost.use import ByUse, GpuUse, gpu_use
 from trilemma.deployment.spec import Deployment
 from trilemma.metrics.activity import Activity, Capacity, Schedule
@@ -105,20 +106,17 @@ class Case:
 
     def holding(self, held_replicas: FloatArray) -> Fleet:
         """The fleet when `held_replicas` (k,) run: paid units, GPUs by use, watts by state."""
-        held_replicas = whole_where_meant(held_replicas)
         size, accelerator = self.deployment.parallelism.gpus, self.deployment.accelerator
-        all_day = self.offer.kind in CHARGES_ALL_DAY
-        kept = np.full_like(held_replicas, self.bought_replicas) if all_day else held_replicas
         unit = self.offer.purchase_unit_gpus
-        paid = paid_gpus(kept, gpus_per_replica=size, unit_gpus=unit, box=box_gpus(accelerator))
-        use = gpu_use(
+        use = _use_of(
             self.schedule,
-            held_replicas=held_replicas,
-            paid=paid,
-            kept=kept * size,
+            held_replicas,
+            self.activity,
+            self.capacity,
+            bought_replicas=self.bought_replicas if self.offer.kind in CHARGES_ALL_DAY else None,
             gpus_per_replica=size,
-            activity=self.activity,
-            capacity=self.capacity,
+            unit_gpus=unit,
+            box=box_gpus(accelerator),
         )
         return Fleet(
             accelerator=accelerator,
@@ -129,7 +127,39 @@ class Case:
             gpus_per_replica=size,
             use=use,
             gpus=use.mean,
-            paid_gpus=use.over_period(paid),
-            units=math.ceil(float(paid.max()) / unit - 1e-9),
+            paid_gpus=use.paid_gpus,
+            units=math.ceil(float(use.paid.max()) / unit - 1e-9),
             unloaded_idle_share=self.unloaded_idle_share,
         )
+
+
+@made_once
+def held_of(schedule: Schedule) -> FloatArray:
+    """(k,) the replicas that a schedule holds, free of rounding noise."""
+    return whole_where_meant(schedule.held_replicas)
+
+
+@made_once  # two offers that charge for the same units at other prices have the same use
+def _use_of(
+    schedule: Schedule,
+    held_replicas: FloatArray,
+    activity: Activity,
+    capacity: Capacity,
+    *,
+    bought_replicas: int | None,
+    gpus_per_replica: int,
+    unit_gpus: int,
+    box: int,
+) -> GpuUse:
+    """GPUs by use while `held_replicas` (k,) run; units are paid for `bought_replicas` all day (None: for those)."""
+    held_replicas = whole_where_meant(held_replicas)
+    kept = held_replicas if bought_replicas is None else np.full_like(held_replicas, bought_replicas)
+    return gpu_use(
+        schedule,
+        held_replicas=held_replicas,
+        paid=paid_gpus(kept, gpus_per_replica=gpus_per_replica, unit_gpus=unit_gpus, box=box),
+        kept=kept * gpus_per_replica,
+        gpus_per_replica=gpus_per_replica,
+        activity=activity,
+        capacity=capacity,
+    )

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from trilemma.catalogue.economics import Economics
 from trilemma.catalogue.figure import Figure
+from trilemma.cost.sharing import made_once
 from trilemma.cost.use import ByUse
 
 CENT_TOLERANCE = 1e-9  # relative; the two views are one set of books
@@ -79,6 +80,7 @@ def cite(figure: Figure | None) -> str:
     return f"{figure.source.label},{span} {figure.as_of}: {figure.reference}"
 
 
+@made_once
 def cite_rates(economics: Economics, *names: str) -> str:
     """The sources of several rates, each by its field's name."""
     return "; ".join(f"{name}: {cite(economics.figures.get(name))}" for name in names)

@@ -1,6 +1,6 @@
 """What a reader of the bill has to know besides its numbers: obligations, unmeasured parts, what it rests on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from trilemma.catalogue.figure import Figure, Source, weakest
 from trilemma.catalogue.offer import Offer, OfferKind
 from trilemma.catalogue.staleness import STALE_DAYS, stale_prices
 from trilemma.cost.fleet import CHARGES_ALL_DAY, Fleet
-from trilemma.cost.lines import Line, dollars, number
+from trilemma.cost.lines import dollars, number
+from trilemma.cost.sharing import made_once
+from trilemma.cost.use import GpuUse
 from trilemma.metrics.activity import Activity, Capacity, Schedule
 from trilemma.units import HOURS_PER_MONTH, SECONDS_PER_H, show_usd
 
@@ -117,9 +119,9 @@ def minutes(seconds: float) -> str:
     return f"{number(float(f'{seconds / 60:.3g}'))} min" if seconds >= 60 else f"{number(float(f'{seconds:.3g}'))} s"
 
 
-def load_notes(fleet: Fleet, schedule: Schedule, activity: Activity, *, gpus_per_replica: int) -> tuple[str, ...]:
+@made_once
+def load_notes(use: GpuUse, schedule: Schedule, activity: Activity, *, gpus_per_replica: int) -> tuple[str, ...]:
     """Load that nothing serves, and load beyond what the run saw."""
-    use = fleet.use
     offered, served = schedule.mean_load_rps, use.over_period(use.served_rps)
     notes = [schedule.reason] if schedule.reason else []
     if served < offered * (1 - 1e-9):
@@ -138,6 +140,7 @@ def load_notes(fleet: Fleet, schedule: Schedule, activity: Activity, *, gpus_per
     return tuple(notes)
 
 
+@made_once
 def price_notes(offer: Offer, economics: Economics, as_of: str | None) -> tuple[str, ...]:
     """Prices too old on `as_of` (ISO date; None: not judged) to trust without a word; owned: tariffs too."""
     if as_of is None:
@@ -153,21 +156,21 @@ def price_notes(offer: Offer, economics: Economics, as_of: str | None) -> tuple[
 
 
 def figures_used(
-    fleet: Fleet, effort: Effort, lines: tuple[Line, ...], *, precision_rate: str | None
+    economics: Economics, offer: Offer, effort: Effort, lines: Sequence[str], *, precision_rate: str | None
 ) -> dict[str, Figure]:
-    """Every sourced number the bill rests on, by name; what the user gave is not among them."""
-    offer, economics = fleet.offer, fleet.economics
+    """Every sourced number that a bill with `lines` of these names rests on, by name; what the user gave is not among
+    them."""
     names = ALL_RATES + (("horizon_months", *OWNED_RATES) if offer.kind is OfferKind.OWNED else ())
     figures: dict[str, Figure | None] = {f"price of {offer.name}": offer.price, "tuning weeks": effort.weeks}
     if effort.upkeep_scale.value != 1:
         figures["upkeep scale"] = effort.upkeep_scale
     for line in lines:
-        names += RATES_OF.get(line.name, ())
-        if line.name in {"start-up", "interruptions"}:
+        names += RATES_OF.get(line, ())
+        if line in {"start-up", "interruptions"}:
             figures["start_s"] = economics.figures.get("instance_start_s") if offer.start_s is None else offer.start_s
-        if line.name == "interruptions":
+        if line == "interruptions":
             figures["interruptions"] = offer.interruptions_per_h
-        if line.name == "precision work" and precision_rate is not None:
+        if line == "precision work" and precision_rate is not None:
             names += (precision_rate,)
     figures |= {name: economics.figures.get(name) for name in names}
     return {name: figure for name, figure in figures.items() if figure is not None}

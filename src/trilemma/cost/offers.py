@@ -1,14 +1,18 @@
 """What each kind of offer charges: owned nodes, hours on demand, a reserved term, spot hours."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from trilemma.catalogue.offer import OfferKind
+from trilemma.catalogue.accelerator import Accelerator
+from trilemma.catalogue.economics import Economics
+from trilemma.catalogue.offer import Offer, OfferKind
 from trilemma.cost.fleet import Fleet
 from trilemma.cost.lines import Dimension, Line, cite, cite_rates, dollars, number
 from trilemma.cost.money import annuity_usd_per_h, energy_usd_per_h, monthly_usd_per_h, upfront_factor
+from trilemma.cost.sharing import made_once
 from trilemma.cost.use import ByUse
 from trilemma.units import HOURS_PER_MONTH, HOURS_PER_YEAR, SECONDS_PER_H
 
@@ -16,45 +20,56 @@ FloatArray = npt.NDArray[np.float64]
 FINEST_INCREMENT_S = 1.0  # time charged by the second is charged as it is used
 
 
-def _per_unit(
-    fleet: Fleet,
-    name: str,
-    dimension: Dimension,
-    unit_usd_per_h: float,
-    *,
-    formula: str,
-    source: str,
-    priced: bool = False,
-) -> Line:
-    """A cost of every unit, hour after hour: spread over its GPUs by GPU-seconds."""
-    return Line(
-        name=name,
-        dimension=dimension,
-        usd_per_h=fleet.units * unit_usd_per_h,
-        split=fleet.gpus.times(unit_usd_per_h / fleet.offer.purchase_unit_gpus),
-        formula=formula,
-        source=source,
-        scales_with_price=priced,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitCost:
+    """What one purchase unit costs hour after hour, whatever it does: a line of the bill before anyone says how many.
+
+    `formula` goes on after the count, of nodes or of units as `per` says.
+    """
+
+    name: str
+    dimension: Dimension
+    usd_per_h: float
+    per: str
+    formula: str
+    source: str
+    scales_with_price: bool = False
+
+    def of(self, fleet: Fleet) -> Line:
+        """The line of a fleet's units, spread over their GPUs by GPU-seconds."""
+        count = number(fleet.nodes) if self.per == "nodes" else str(fleet.units)
+        return Line(
+            name=self.name,
+            dimension=self.dimension,
+            usd_per_h=fleet.units * self.usd_per_h,
+            split=fleet.gpus.times(self.usd_per_h / fleet.offer.purchase_unit_gpus),
+            formula=f"{count} {self.per} x {self.formula}",
+            source=self.source,
+            scales_with_price=self.scales_with_price,
+        )
 
 
-def capital_line(fleet: Fleet) -> Line:
+def _capital(economics: Economics, offer: Offer) -> UnitCost:
     """Whole units, network and storage included, less the residual: an annuity over the horizon."""
-    economics, price_usd = fleet.economics, fleet.offer.price.value
-    rate, years = economics.discount_rate, economics.horizon_months / 12
-    unit_usd_per_h = annuity_usd_per_h(
-        price_usd, uplift=economics.capex_uplift, residual_share=economics.residual_share, rate=rate, years=years
-    )
+    price_usd, rate, years = offer.price.value, economics.discount_rate, economics.horizon_months / 12
     bought, left = dollars(price_usd * (1 + economics.capex_uplift)), dollars(price_usd * economics.residual_share)
     growth, hours = f"{number(1 + rate)}^-{number(years)}", number(HOURS_PER_YEAR)
-    formula = (
-        f"{fleet.units} units x ({bought} - {left} x {growth}) x {number(rate)} / (1 - {growth}) / {hours} h"
-        if rate
-        else f"{fleet.units} units x ({bought} - {left}) / {number(years)} years / {hours} h"
-    )
     rates = ("capex_uplift", "residual_share", "discount_rate", "horizon_months")
-    source = f"price: {cite(fleet.offer.price)}; {cite_rates(economics, *rates)}"
-    return _per_unit(fleet, "hardware", Dimension.CAPITAL, unit_usd_per_h, formula=formula, source=source, priced=True)
+    return UnitCost(
+        name="hardware",
+        dimension=Dimension.CAPITAL,
+        usd_per_h=annuity_usd_per_h(
+            price_usd, uplift=economics.capex_uplift, residual_share=economics.residual_share, rate=rate, years=years
+        ),
+        per="units",
+        formula=(
+            f"({bought} - {left} x {growth}) x {number(rate)} / (1 - {growth}) / {hours} h"
+            if rate
+            else f"({bought} - {left}) / {number(years)} years / {hours} h"
+        ),
+        source=f"price: {cite(offer.price)}; {cite_rates(economics, *rates)}",
+        scales_with_price=True,
+    )
 
 
 def energy_line(fleet: Fleet) -> Line:
@@ -66,11 +81,17 @@ def energy_line(fleet: Fleet) -> Line:
     return Line(
         name="energy",
         dimension=Dimension.OPERATIONAL,
-        usd_per_h=energy_usd_per_h(watts, pue=economics.pue, usd_per_kwh=tariff),
+        usd_per_h=energy_usd_per_h_of(fleet),
         split=fleet.power.by_use.times(usd_per_w_h),
         formula=(f"{number(watts)} W / 1,000 x {number(economics.pue)} PUE x {dollars(tariff)} per kWh"),
         source=f"watts: {_watts_source(fleet)}; {rates}",
     )
+
+
+def energy_usd_per_h_of(fleet: Fleet) -> float:
+    """Electricity of the nodes, $/h."""
+    economics = fleet.economics
+    return energy_usd_per_h(fleet.power.mean_w, pue=economics.pue, usd_per_kwh=economics.electricity_usd_per_kwh)
 
 
 def _watts_source(fleet: Fleet) -> str:
@@ -84,52 +105,65 @@ def _watts_source(fleet: Fleet) -> str:
     )
 
 
-def colocation_line(fleet: Fleet) -> Line:
+def _colocation(economics: Economics, offer: Offer, accelerator: Accelerator) -> UnitCost:
     """Floor, power feed and cooling: charged on provisioned kW, used or not."""
-    economics, share = fleet.economics, fleet.offer.purchase_unit_gpus / fleet.accelerator.gpus_per_node
-    kilowatts, rate = fleet.accelerator.node_max_w / 1000, economics.colocation_usd_per_kw_month
-    formula = (
-        f"{number(fleet.nodes)} nodes x {number(kilowatts)} kW x {dollars(rate)} per kW and month / "
-        f"{number(HOURS_PER_MONTH)} h"
+    share = offer.purchase_unit_gpus / accelerator.gpus_per_node
+    kilowatts, rate = accelerator.node_max_w / 1000, economics.colocation_usd_per_kw_month
+    return UnitCost(
+        name="colocation",
+        dimension=Dimension.OPERATIONAL,
+        usd_per_h=monthly_usd_per_h(share * kilowatts * rate),
+        per="nodes",
+        formula=f"{number(kilowatts)} kW x {dollars(rate)} per kW and month / {number(HOURS_PER_MONTH)} h",
+        source=f"kW: {accelerator.name}; {cite_rates(economics, 'colocation_usd_per_kw_month')}",
     )
-    source = f"kW: {fleet.accelerator.name}; {cite_rates(economics, 'colocation_usd_per_kw_month')}"
-    unit_usd_per_h = monthly_usd_per_h(share * kilowatts * rate)
-    return _per_unit(fleet, "colocation", Dimension.OPERATIONAL, unit_usd_per_h, formula=formula, source=source)
 
 
-def _yearly_share_line(fleet: Fleet, name: str, field: str) -> Line:
+def _yearly_share(economics: Economics, offer: Offer, name: str, field: str) -> UnitCost:
     """A yearly share of what the unit cost, network and storage included."""
-    economics = fleet.economics
-    bought_usd = fleet.offer.price.value * (1 + economics.capex_uplift)
+    bought_usd = offer.price.value * (1 + economics.capex_uplift)
     share: float = getattr(economics, field)
-    formula = f"{fleet.units} units x {dollars(bought_usd)} x {number(share)} a year / {number(HOURS_PER_YEAR)} h"
-    source = f"price: {cite(fleet.offer.price)}; {cite_rates(economics, 'capex_uplift', field)}"
-    unit_usd_per_h = bought_usd * share / HOURS_PER_YEAR
-    return _per_unit(fleet, name, Dimension.OPERATIONAL, unit_usd_per_h, formula=formula, source=source, priced=True)
-
-
-def staff_line(fleet: Fleet) -> Line:
-    """People who keep the nodes running; those who keep the serving stack are engineering."""
-    economics, share = fleet.economics, fleet.offer.purchase_unit_gpus / fleet.accelerator.gpus_per_node
-    per_node, salary = economics.operations_fte_per_node, economics.engineer_usd_per_year
-    formula = (
-        f"{number(fleet.nodes)} nodes x {number(per_node)} FTE x {dollars(salary)} a year / {number(HOURS_PER_YEAR)} h"
+    return UnitCost(
+        name=name,
+        dimension=Dimension.OPERATIONAL,
+        usd_per_h=bought_usd * share / HOURS_PER_YEAR,
+        per="units",
+        formula=f"{dollars(bought_usd)} x {number(share)} a year / {number(HOURS_PER_YEAR)} h",
+        source=f"price: {cite(offer.price)}; {cite_rates(economics, 'capex_uplift', field)}",
+        scales_with_price=True,
     )
-    source = cite_rates(economics, "operations_fte_per_node", "engineer_usd_per_year")
-    unit_usd_per_h = share * per_node * salary / HOURS_PER_YEAR
-    return _per_unit(fleet, "operations staff", Dimension.OPERATIONAL, unit_usd_per_h, formula=formula, source=source)
+
+
+def _staff(economics: Economics, offer: Offer, accelerator: Accelerator) -> UnitCost:
+    """People who keep the nodes running; those who keep the serving stack are engineering."""
+    share = offer.purchase_unit_gpus / accelerator.gpus_per_node
+    per_node, salary = economics.operations_fte_per_node, economics.engineer_usd_per_year
+    return UnitCost(
+        name="operations staff",
+        dimension=Dimension.OPERATIONAL,
+        usd_per_h=share * per_node * salary / HOURS_PER_YEAR,
+        per="nodes",
+        formula=f"{number(per_node)} FTE x {dollars(salary)} a year / {number(HOURS_PER_YEAR)} h",
+        source=cite_rates(economics, "operations_fte_per_node", "engineer_usd_per_year"),
+    )
+
+
+@made_once
+def _unit_costs(economics: Economics, offer: Offer, accelerator: Accelerator) -> tuple[UnitCost, ...]:
+    """All that an owned unit costs but its energy."""
+    return (
+        _capital(economics, offer),
+        _colocation(economics, offer, accelerator),
+        _yearly_share(economics, offer, "maintenance", "maintenance_share_per_year"),
+        _yearly_share(economics, offer, "insurance", "insurance_share_per_year"),
+        _staff(economics, offer, accelerator),
+    )
 
 
 def owned_lines(fleet: Fleet) -> tuple[Line, ...]:
     """Capital, energy, colocation, maintenance, insurance, staff."""
-    return (
-        capital_line(fleet),
-        energy_line(fleet),
-        colocation_line(fleet),
-        _yearly_share_line(fleet, "maintenance", "maintenance_share_per_year"),
-        _yearly_share_line(fleet, "insurance", "insurance_share_per_year"),
-        staff_line(fleet),
-    )
+    capital, *running = (cost.of(fleet) for cost in _unit_costs(fleet.economics, fleet.offer, fleet.accelerator))
+    return (capital, energy_line(fleet), *running)
 
 
 def _rent_line(fleet: Fleet, name: str, usd_per_gpu_h: float, formula: str) -> Line:

@@ -5,12 +5,14 @@ scaled-down fleet that still owns it) has no GPU context and no clocks held up, 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from trilemma.catalogue.accelerator import Accelerator
 from trilemma.catalogue.figure import Figure, Source
+from trilemma.cost.sharing import made_once
 from trilemma.cost.use import ByUse, GpuUse
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,7 +27,7 @@ UNLOADED_IDLE_SHARE = Figure(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: what only some offers ask for is reckoned when asked, and kept
 class Power:
     """Watts at the nodes over k intervals, each array (k,), before PUE.
 
@@ -48,7 +50,7 @@ class Power:
         """(k,) all states."""
         return self.chassis_w + self.busy_w + self.idle_w + self.released_w + self.stranded_w
 
-    @property
+    @cached_property
     def mean_w(self) -> float:
         """Time average of all states."""
         return self.use.over_period(self.total_w)
@@ -61,7 +63,7 @@ class Power:
         unloaded = use.over_period(np.maximum(use.kept - use.held, 0.0))
         return loaded * (self.working_w - self.loaded_w) + unloaded * (self.working_w - self.unloaded_w)
 
-    @property
+    @cached_property
     def by_use(self) -> ByUse:
         """Average watts by use.
 
@@ -82,6 +84,7 @@ class Power:
         return ByUse.of(self.use.weight @ watts)
 
 
+@made_once
 def node_power(
     accelerator: Accelerator,
     use: GpuUse,

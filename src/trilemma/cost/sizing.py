@@ -39,6 +39,19 @@ def replicas_for(load_rps: float, replica_capacity_rps: float, *, headroom: floa
     return math.ceil(load_rps * (1 + headroom) / replica_capacity_rps - SLACK) + spare
 
 
+def replicas_each(
+    load_rps: FloatArray, replica_capacity_rps: float, *, headroom: float = 0.0, spare: int = 0, at_least: int = 1
+) -> FloatArray:
+    """(k,) -> (k,). `replicas_for` each of several loads, and never fewer than `at_least`. Raises as it does.
+
+    >>> replicas_each(np.array([0.0, 100.0]), 16.0, headroom=0.25)
+    array([1., 8.])
+    """
+    replicas_for(float(load_rps.min()), replica_capacity_rps, headroom=headroom, spare=spare)  # raises for all of them
+    asked: FloatArray = np.ceil(load_rps * (1 + headroom) / replica_capacity_rps - SLACK) + spare
+    return np.maximum(asked, float(at_least))
+
+
 def sized_schedule(
     *,
     seconds: FloatArray,
@@ -60,11 +73,6 @@ def sized_schedule(
     >>> day.held_replicas
     array([9., 3.])
     """
-    asked = np.array(
-        [
-            max(at_least, replicas_for(x, replica_capacity_rps, headroom=headroom, spare=spare))
-            for x in load_rps.tolist()
-        ]
-    ).astype(np.float64)
+    asked = replicas_each(load_rps, replica_capacity_rps, headroom=headroom, spare=spare, at_least=at_least)
     held = asked if scales_down else np.full_like(asked, asked.max())
     return Schedule(seconds=seconds, load_rps=load_rps, held_replicas=held, asked_replicas=asked, reason=reason)

@@ -5,8 +5,8 @@ gaps between neighbours, so that they sum to what is paid only if the quantities
 """
 
 import math
-from dataclasses import dataclass, fields
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,8 @@ class ByUse:
     @classmethod
     def of(cls, columns: FloatArray) -> "ByUse":
         """From six amounts in the order of the fields."""
-        return cls(**{f.name: float(x) for f, x in zip(fields(cls), columns, strict=True)})
+        useful, waste, latency, reserve, idle, stranded = columns.tolist()
+        return cls(useful=useful, waste=waste, latency=latency, reserve=reserve, idle=idle, stranded=stranded)
 
     @property
     def headroom(self) -> float:
@@ -86,7 +87,7 @@ class ByUse:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: what follows from the quantities is reckoned when asked, and kept
 class GpuUse:
     """GPUs over k intervals, each array (k,); `weight` is an interval's share of the period.
 
@@ -108,7 +109,7 @@ class GpuUse:
     decode: FloatArray
     useful_share: float
 
-    @property
+    @cached_property
     def columns(self) -> FloatArray:
         """(k, 6) GPUs by use in the order of ByUse; without a knee all headroom stands under reserve."""
         knee = self.saturation if self.knee is None else self.knee
@@ -123,10 +124,15 @@ class GpuUse:
         )
         return np.maximum(np.stack(gaps, axis=1), 0.0)
 
-    @property
+    @cached_property
     def mean(self) -> ByUse:
         """Average GPUs by use over the period."""
         return ByUse.of(self.weight @ self.columns)
+
+    @cached_property
+    def paid_gpus(self) -> float:
+        """Average GPUs that are paid."""
+        return self.over_period(self.paid)
 
     def over_period(self, per_interval: FloatArray) -> float:
         """Time average of a (k,) quantity."""

@@ -1,7 +1,8 @@
 """The bill as a value: the matrix of dimensions and uses, its two views, and the unit costs that follow."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from trilemma.catalogue.figure import Source
 from trilemma.cost.lines import Dimension, Line
@@ -56,7 +57,7 @@ class Bill:
     of that which attended to cached prompt tokens. `headroom_is_split` says whether the knee was measured. `source`
     is the weakest among the figures used. `obligations` are the notes of what is bought or committed to and of what
     interruptions take. `backfill_credit_usd_per_h` is what batch work in idle GPU time would be worth, outside the sum:
-    None where saturation is unmeasured.
+    None where saturation is unmeasured. `total_usd_per_h` is the sum of the matrix.
     """
 
     offer: str
@@ -79,6 +80,25 @@ class Bill:
     cached_prefill_share: float = 0.0
     grid_gco2_per_kwh: float | None = None
     backfill_credit_usd_per_h: float | None = 0.0
+    total_usd_per_h: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "total_usd_per_h", math.fsum(self._cells()))
+
+    def _cells(self) -> Iterator[float]:
+        """The cells of the matrix: added up as it does, since a plan asks thousands of bills for their sum alone."""
+        for dimension in Dimension:
+            useful = waste = latency = reserve = idle = stranded = 0.0
+            for line in self.lines:
+                if line.dimension is dimension:
+                    split = line.split
+                    useful += split.useful
+                    waste += split.waste
+                    latency += split.latency
+                    reserve += split.reserve
+                    idle += split.idle
+                    stranded += split.stranded
+            yield from (useful, waste, latency + reserve, idle, stranded)
 
     def row(self, dimension: Dimension) -> ByUse:
         """One row of the matrix, $/h."""
@@ -113,11 +133,6 @@ class Bill:
     def use_view(self) -> dict[str, float]:
         """What the money bought, $/h; sums to the same total."""
         return sum((line.split for line in self.lines), ByUse()).five
-
-    @property
-    def total_usd_per_h(self) -> float:
-        """Sum of the matrix."""
-        return math.fsum(cell for row in self.matrix.values() for cell in row.values())
 
     @property
     def opportunity_usd_per_h(self) -> float:

@@ -68,6 +68,13 @@ def params_per_gpu(matrix: Matrix, parallelism: Parallelism, *, share: float | N
     return matrix.rows * cols * matrix.copies * matrix.layers * here
 
 
+@lru_cache(maxsize=512)
+def _fullest_gpu(model: Model, parallelism: Parallelism, *, mtp: bool) -> tuple[tuple[Role, float], ...]:
+    """(role, parameters) of each matrix on the fullest GPU, in whatever precision."""
+    share = stage_share(model, parallelism)
+    return tuple((m.role, params_per_gpu(m, parallelism, share=share)) for m in matrices(model, mtp=mtp))
+
+
 def weight_bytes_per_gpu(
     model: Model, precision: Precision, parallelism: Parallelism, *, mtp: bool = False
 ) -> Mapping[str, float]:
@@ -76,11 +83,9 @@ def weight_bytes_per_gpu(
     The fullest pipeline stage holds ceil(layers / stages) layers; the embedding lives on the first stage and the head
     on the last, so with several stages only the heavier of the two counts. Scales are inside bits_per_weight.
     """
-    share = stage_share(model, parallelism)
     terms: dict[str, float] = {}
-    for m in matrices(model, mtp=mtp):
-        held = params_per_gpu(m, parallelism, share=share) * precision.bytes_per_weight(m.role)
-        terms[m.role.value] = terms.get(m.role.value, 0.0) + held
+    for role, params in _fullest_gpu(model, parallelism, mtp=mtp):
+        terms[role.value] = terms.get(role.value, 0.0) + params * precision.bytes_per_weight(role)
     if parallelism.pipeline > 1 and Role.EMBEDDING.value in terms:
         lighter = min((Role.EMBEDDING.value, Role.HEAD.value), key=lambda role: terms[role])
         del terms[lighter]

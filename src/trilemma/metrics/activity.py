@@ -98,4 +98,4 @@ class Schedule:
     @property
     def mean_load_rps(self) -> float:
         """Offered load averaged over the period."""
-        return float(np.average(self.load_rps, weights=self.seconds))
+        return float((self.load_rps * self.seconds).sum() / self.seconds.sum())

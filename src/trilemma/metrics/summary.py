@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from trilemma.metrics.limits import LATENCIES, Limit, Metric, Miss, RequestBound
 from trilemma.metrics.timings import BoolArray, FloatArray, IntArray, Timings
 
 REPORTED_QUANTILES = (0.5, 0.9, 0.95, 0.99)
+BLOCK_BINS = 256  # of a histogram, added up together
 
 
 def quantile(values: FloatArray, q: float) -> float | None:
@@ -25,14 +27,18 @@ def quantile(values: FloatArray, q: float) -> float | None:
         return None
     position = q * (values.size - 1)
     low = int(position)
-    high = min(low + 1, values.size - 1)
-    ordered = np.partition(np.where(np.isnan(values), np.inf, values), (low, high))
-    share = position - low
-    if share == 0 or low == high:
-        return float(ordered[low])
-    if np.isinf(ordered[high]):
-        return float("inf")
-    return float(ordered[low] + share * (ordered[high] - ordered[low]))
+    ordered = np.partition(values, low)  # NaN behind all others
+    below = float(ordered[low])
+    # The next in order is the least of what is behind: that is little, where the quantile is high.
+    above = float(np.fmin.reduce(ordered[low + 1 :])) if low + 1 < values.size else below
+    return _between(below, above, position - low)
+
+
+def _between(below: float, above: float, share: float) -> float:
+    """The value `share` of the way between two neighbours in order; NaN counts as infinite."""
+    if share == 0 or above == below:
+        return math.inf if math.isnan(below) else below
+    return below + share * (above - below) if math.isfinite(above) else math.inf
 
 
 def sorted_quantile(ordered: FloatArray, q: float) -> float | None:
@@ -41,22 +47,22 @@ def sorted_quantile(ordered: FloatArray, q: float) -> float | None:
         return None
     position = q * (ordered.size - 1)
     low = int(position)
-    below, above = float(ordered[low]), float(ordered[min(low + 1, ordered.size - 1)])
-    share = position - low
-    if share == 0 or above == below:
-        return float("inf") if math.isnan(below) else below
-    return below + share * (above - below) if math.isfinite(above) else float("inf")
+    return _between(float(ordered[low]), float(ordered[min(low + 1, ordered.size - 1)]), position - low)
 
 
 def histogram_quantile(edges_s: FloatArray, counts: IntArray, q: float) -> float | None:
     """Quantile of a histogram, at most one bin width off (linear inside the bin); None of nothing."""
-    total = int(counts.sum())
-    if not total:
+    # Block by block first: a simulation has tens of thousands of bins, and a plan as many simulations.
+    starts = np.arange(0, counts.size, BLOCK_BINS)
+    through = np.cumsum(np.add.reduceat(counts, starts)) if counts.size else counts
+    if not counts.size or not through[-1]:
         return None
-    rank = q * total
-    cumulative = np.cumsum(counts)
-    i = int(np.searchsorted(cumulative, rank, side="left"))
-    inside = (rank - (cumulative[i] - counts[i])) / counts[i]
+    rank = q * int(through[-1])
+    block = int(np.searchsorted(through, rank, side="left"))
+    first = block * BLOCK_BINS
+    cumulative = np.cumsum(counts[first : first + BLOCK_BINS]) + (through[block - 1] if block else 0)
+    i = first + int(np.searchsorted(cumulative, rank, side="left"))
+    inside = (rank - (cumulative[i - first] - counts[i])) / counts[i]
     return float(edges_s[i] + inside * (edges_s[i + 1] - edges_s[i]))
 
 
@@ -146,9 +152,15 @@ def _statistic(timings: Timings, metric: Metric, q: float | None) -> float | Non
             return float((counts * (edges[:-1] + edges[1:]) / 2).sum() / total) if total else None
         return histogram_quantile(edges, counts, q)
     values = _latencies(timings, metric)
-    if q is None:
-        return float(np.where(np.isnan(values), np.inf, values).mean()) if values.size else None
-    return quantile(values, q)
+    return _mean(values) if q is None else quantile(values, q)
+
+
+def _mean(values: FloatArray) -> float | None:
+    """The mean; infinite where a value is NaN (a token that never came), None of nothing."""
+    if not values.size:
+        return None
+    mean = float(values.mean())
+    return math.inf if math.isnan(mean) else mean
 
 
 def verdict(timings: Timings, limits: tuple[Limit, ...]) -> dict[str, float | None]:
@@ -184,25 +196,29 @@ def summarise(
     *,
     keep: npt.NDArray[np.bool_] | None = None,
     classes: Sequence[str] = (),
+    good: BoolArray | None = None,
 ) -> Summary:
     """Percentiles p50, p90, p95, p99 and means of every latency, whatever `limits` ask beyond, goodput and rates.
 
     `keep` (n,) leaves requests out of the statistics (warm-up), not out of the run. `classes` are the names of the
-    workload's classes, of each of which there is the same; those that `limits` name need not be given.
+    workload's classes, of each of which there is the same; those that `limits` name need not be given. `good` (n,) says
+    which requests kept `limits` by themselves, where that is known and `keep` leaves none out.
     """
     run = timings if keep is None else select(timings, keep)
-    wanted = {(metric, q) for metric in LATENCIES for q in (None, *REPORTED_QUANTILES)}
-    wanted |= {(limit.metric, limit.quantile) for limit in limits if limit.metric in LATENCIES}
-    ordered = {m: np.sort(_latencies(run, m)) for m in LATENCIES if m is not Metric.ITL}
-    values = {
-        value_key(m, q): sorted_quantile(ordered[m], q) if q is not None and m in ordered else _statistic(run, m, q)
-        for m, q in sorted(wanted, key=str)
-    }
+    latencies = {m: _latencies(run, m) for m in LATENCIES if m is not Metric.ITL}
+    ordered = {m: np.sort(values) for m, values in latencies.items()}
+    values: dict[str, float | None] = {}
+    for name, m, q in _statistics(frozenset((limit.metric, limit.quantile) for limit in limits)):
+        if m not in ordered:
+            values[name] = _statistic(run, m, q)
+        else:
+            values[name] = _mean(latencies[m]) if q is None else sorted_quantile(ordered[m], q)
     done = run.done_s[run.finished]
     first_arrival_s = float(run.arrival_s.min()) if len(run) else 0.0
     span_s = float(done.max() - first_arrival_s) if done.size else 0.0
     values["makespan_s"] = makespan_s(run)
-    good = in_own_limits(run, limits) if limits else None
+    if good is None and limits:
+        good = in_own_limits(run, limits)
     share = float(good.mean()) if good is not None and good.size else None
     values["goodput_share"] = share
     return Summary(
@@ -216,6 +232,14 @@ def summarise(
         goodput_share=share,
         classes=_by_class(run, limits, classes),
     )
+
+
+@lru_cache(maxsize=64)
+def _statistics(asked: frozenset[tuple[Metric, float | None]]) -> tuple[tuple[str, Metric, float | None], ...]:
+    """(key, metric, quantile) of what a summary holds, in order: of every latency, and what is asked of them beyond."""
+    wanted = {(metric, q) for metric in LATENCIES for q in (None, *REPORTED_QUANTILES)}
+    wanted |= {(metric, q) for metric, q in asked if metric in LATENCIES}
+    return tuple((value_key(metric, q), metric, q) for metric, q in sorted(wanted, key=str))
 
 
 def _by_class(run: Timings, limits: tuple[Limit, ...], classes: Sequence[str]) -> dict[str, Summary]:

@@ -8,7 +8,7 @@ allow. Latencies are those of a request that is alone in every step.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import ceil
 from types import MappingProxyType
 
@@ -99,12 +99,18 @@ class Hull:
         x = np.append(counts[inside], float(most))
         y = np.append(seconds[inside], np.interp(most, counts, seconds))
         y = np.minimum.accumulate(y[::-1])[::-1]  # a larger count is never taken to be cheaper
-        points: list[tuple[float, float]] = []
-        for point in zip(x.tolist(), y.tolist(), strict=True):
-            while len(points) > 1 and _turns_down(points[-2], points[-1], point):
-                points.pop()
-            points.append(point)
-        self.counts, self.seconds = (np.array(column) for column in zip(*points, strict=True))
+        held_x: list[float] = []
+        held_y: list[float] = []
+        for at, cost in zip(x.tolist(), y.tolist(), strict=True):
+            # The last point goes where it lies on or above the line from the one before it to the new one; written
+            # out, since a plan draws thousands of hulls.
+            while len(held_x) > 1 and (held_y[-1] - held_y[-2]) * (at - held_x[-2]) >= (cost - held_y[-2]) * (
+                held_x[-1] - held_x[-2]
+            ):
+                del held_x[-1], held_y[-1]
+            held_x.append(at)
+            held_y.append(cost)
+        self.counts, self.seconds = np.array(held_x), np.array(held_y)
         self._least = np.minimum.accumulate(self.seconds / self.counts)
 
     def each(self, count: float) -> float:
@@ -114,9 +120,14 @@ class Hull:
         return min(float(self._least[before]), float(np.interp(at, self.counts, self.seconds)) / at)
 
 
-def _turns_down(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    """Whether b lies on or above the line from a to c."""
-    return (b[1] - a[1]) * (c[0] - a[0]) >= (c[1] - a[1]) * (b[0] - a[0])
+def hull_of(counts: FloatArray, seconds: FloatArray, most: int) -> Hull:
+    """The hull of a cost; of deployments that differ in seats alone, one after another, the same one."""
+    return _hull_of(counts.tobytes(), seconds.tobytes(), most)
+
+
+@lru_cache(maxsize=128)
+def _hull_of(counts: bytes, seconds: bytes, most: int) -> Hull:
+    return Hull(np.frombuffer(counts), np.frombuffer(seconds), most)
 
 
 class Bounds:
@@ -141,7 +152,7 @@ class Bounds:
             if limit.metric is Metric.ITL and limit.quantile is not None:
                 most_s = limit.bound / margins.get(limit.metric, 1.0) / (1 - BIN_WIDTH)
                 steps = max(steps, limit.quantile * work.decodes / self._decodes_within(most_s))
-        token = Hull(columns.tokens, parts.token_s, self._budget)
+        token = hull_of(columns.tokens, parts.token_s, self._budget)
         seconds = tokens * token.each(tokens / steps)
         seconds += work.prompt_tokens * _least_each(columns.tokens, parts.prefill_s, self._budget)
         seconds += (work.decodes + work.requests) * _least_each(columns.sequences, parts.sequence_s, self._seats)
@@ -165,7 +176,7 @@ class Bounds:
 
     @cached_property
     def _prefill(self) -> Hull:
-        return Hull(self._columns.tokens, self._parts.token_s + self._parts.prefill_s, self._budget)
+        return hull_of(self._columns.tokens, self._parts.token_s + self._parts.prefill_s, self._budget)
 
     def decode_s(self) -> float:
         """The least time between two steps of a decoding request."""

@@ -19,6 +19,8 @@ from trilemma.sim.neighbours import Traits, load_neighbours, traits_of
 USUAL_CLIENTS = 64  # at once on one replica: the load whose measured runs a candidate is compared with
 _like: list[StepModel] = []  # this process's first step model: all others share what they have in common with it
 _same: dict[tuple[str, str], list[Any]] = {}  # rows of the catalogue and models, each once in a process
+_copies: dict[int, tuple[Any, Any]] = {}  # those that came with the last messages, and the rows that they are copies of
+MOST_COPIES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +65,20 @@ class Candidate:
 
 
 def _once(value: Any) -> Any:  # noqa: ANN401 - any row with a name
-    """The first equal value that this process has seen."""
+    """The first equal value that this process has seen. Candidates of one message share their copies of a row, each of
+    which is compared once."""
+    known = _copies.get(id(value))
+    if known is not None:
+        return known[1]
     seen = _same.setdefault((type(value).__name__, value.name), [])
-    for other in seen:
-        if other is value or other == value:
-            return other
-    seen.append(value)
-    return value
+    found = next((other for other in seen if other is value or other == value), None)
+    if found is None:
+        seen.append(value)
+        found = value
+    if len(_copies) >= MOST_COPIES:
+        _copies.clear()
+    _copies[id(value)] = value, found  # held, so that its id stays its own
+    return found
 
 
 def typical_of(question: Question) -> Typical:
@@ -100,7 +109,8 @@ def candidates_of(question: Question, fitting: Sequence[tuple[Deployment, Memory
         bare = Candidate(deployment=deployment, memory=held, typical=typical, errors=said)
         own = calibrated_errors(bare.steps, isl=prompt, osl=output, concurrency=USUAL_CLIENTS)
         said = said if own is None else dict(own)
-        doubted = {metric: error.doubted(bare.steps.source) for metric, error in said.items()}
+        source = bare.steps.source
+        doubted = {metric: error.doubted(source) for metric, error in said.items()}
         candidate = Candidate(deployment=deployment, memory=held, typical=typical, errors=doubted)
         candidate.__dict__["steps"] = bare.steps
         made.append(candidate)

@@ -164,13 +164,18 @@ def screen(deployment: Deployment, question: Question) -> Candidate | Rejection:
         return Rejection(label=describe(deployment), stage="support", reason=str(error))
 
 
-def fit(deployment: Deployment, question: Question) -> Memory | Rejection:
-    """The memory of a deployment that runs and fits, or why it does not."""
+def fit(deployment: Deployment, question: Question, *, reference_tokens: int | None = None) -> Memory | Rejection:
+    """The memory of a deployment that runs and fits, or why it does not.
+
+    `reference_tokens` are those of the question's mean request, where they are known.
+    """
     if reason := next(unsupported(deployment, question), ""):
         return Rejection(label=describe(deployment), stage="support", reason=reason)
     if too_large := beyond(deployment, 1, question):
         return too_large
-    held = memory(deployment, reference_tokens=int(sum(question.workload.mean_tokens)))
+    if reference_tokens is None:
+        reference_tokens = int(sum(question.workload.mean_tokens))
+    held = memory(deployment, reference_tokens=reference_tokens)
     if not held.fits:
         return Rejection(label=describe(deployment), stage="memory", reason=why_not(deployment))
     return held

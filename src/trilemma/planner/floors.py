@@ -2,18 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil, inf, log
 
 from trilemma.catalogue.offer import Offer
 from trilemma.cost.engineering import engineering_lines, topology_of
-from trilemma.cost.fleet import CHARGES_ALL_DAY, Case
+from trilemma.cost.fleet import CHARGES_ALL_DAY, Case, held_of
 from trilemma.cost.offers import CHARGES
 from trilemma.cost.power import UNLOADED_IDLE_SHARE
+from trilemma.cost.sizing import replicas_each
 from trilemma.planner.answer import Fleet
 from trilemma.planner.candidate import Candidate
 from trilemma.planner.evaluate import smallest_fleet
 from trilemma.planner.question import Question
 from trilemma.planner.trial import MOST_REPLICAS
+from trilemma.workload.requests import FloatArray
 
 COARSE = 4  # steps of FINEST: how finely the least capacity worth having is known
 FINEST = 0.01  # capacities are rounded up by as much, so that many candidates share a fleet
@@ -26,10 +29,15 @@ class Floors:
 
     question: Question
     _known: dict[tuple[object, ...], float] = field(default_factory=dict)
-    _hardware: dict[tuple[object, ...], dict[str, float]] = field(default_factory=dict)
-    _held: dict[tuple[object, ...], dict[str, float]] = field(default_factory=dict)
+    _hardware: dict[tuple[object, ...], list[float]] = field(default_factory=dict)
+    _held: dict[tuple[object, ...], float] = field(default_factory=dict)
     _least: dict[tuple[object, ...], float] = field(default_factory=dict)
-    _people: dict[tuple[object, ...], float] = field(default_factory=dict)
+    _people: dict[tuple[object, ...], list[float]] = field(default_factory=dict)
+
+    @cached_property
+    def _hourly_rps(self) -> FloatArray:
+        """(hours,) the workload's load."""
+        return self.question.workload.hourly_rps
 
     def usd_per_h(self, candidate: Candidate, capacity_rps: float) -> float:
         """Less than the candidate can cost at its cheapest offer, for at most `capacity_rps` of a replica.
@@ -53,10 +61,9 @@ class Floors:
             return 0.0
         key = (rung, d.accelerator.name, d.parallelism.gpus)
         if key not in self._hardware:
-            fleet = smallest_fleet(candidate, (1 + FINEST) ** rung, question)
-            self._hardware[key] = self._charges(fleet, offers)
-        charged = self._hardware[key]
-        return min(charged[offer.name] + self._engineering(candidate, offer) for offer in offers)
+            self._hardware[key] = self._charges(candidate, (1 + FINEST) ** rung, offers)
+        charged, people = self._hardware[key], self._engineering(candidate, offers)
+        return min(hardware + staff for hardware, staff in zip(charged, people, strict=True))
 
     def least_rps(self, candidate: Candidate, most_rps: float, most_usd_per_h: float) -> float:
         """Below what capacity of a replica, at most `most_rps`, a candidate costs more than `most_usd_per_h` for
@@ -89,31 +96,44 @@ class Floors:
             unloaded_idle_share=UNLOADED_IDLE_SHARE.value,
         )
 
-    def _charges(self, fleet: Fleet, offers: Sequence[Offer]) -> dict[str, float]:
-        """What each offer charges for the fleet: as much as for any other that runs as many replicas by the hour, since
-        none of these burns more than idle watts."""
-        d, runs = fleet.deployment, fleet.scaled_schedule
-        key = (
-            d.accelerator.name, d.parallelism.gpus, d.replicas, runs.held_replicas.tobytes(), runs.seconds.tobytes(),
-        )  # fmt: skip
-        if key not in self._held:
-            self._held[key] = {offer.name: self._charged(fleet, offer) for offer in offers}
-        return self._held[key]
+    def _charges(self, candidate: Candidate, capacity_rps: float, offers: Sequence[Offer]) -> list[float]:
+        """What each offer charges for the smallest fleet: as much as for any other that runs as many replicas by the
+        hour (at the peak, where it charges all day), since none of these burns more than idle watts."""
+        d, sizing = candidate.deployment, self.question.sizing
+        fleet = None
+        if self.question.workload.batch:
+            fleet = smallest_fleet(candidate, capacity_rps, self.question)
+            runs = fleet.scaled_schedule
+            peak: object = (fleet.deployment.replicas, runs.held_replicas.tobytes(), runs.seconds.tobytes())
+            hourly = peak
+        else:  # the replicas say all of a stream's fleet, which need not be made to compare them
+            asked = replicas_each(self._hourly_rps, capacity_rps, headroom=sizing.headroom, spare=sizing.spare_replicas)
+            peak, hourly = float(asked.max()), asked.tobytes()
+        charges = []
+        for offer in offers:
+            replicas = peak if offer.kind in CHARGES_ALL_DAY else hourly
+            key = (d.accelerator.name, offer.name, d.parallelism.gpus, replicas)
+            if key not in self._held:
+                fleet = fleet or smallest_fleet(candidate, capacity_rps, self.question)
+                self._held[key] = self._charged(fleet, offer)
+            charges.append(self._held[key])
+        return charges
 
     def _charged(self, fleet: Fleet, offer: Offer) -> float:
         """What the offer charges for the fleet, people apart."""
         case = self._case(fleet, offer)
-        lines = CHARGES[offer.kind](case.holding(case.schedule.held_replicas))
+        lines = CHARGES[offer.kind](case.holding(held_of(case.schedule)))
         return sum(line.usd_per_h for line in lines)
 
-    def _engineering(self, candidate: Candidate, offer: Offer) -> float:
-        """What people cost who tune and keep it: no matter how many replicas run."""
-        deployment = candidate.deployment
-        topology = topology_of(deployment)
-        key = (offer.name, deployment.engine.name, topology, deployment.precision.name)
+    def _engineering(self, candidate: Candidate, offers: Sequence[Offer]) -> list[float]:
+        """What people cost under each offer who tune and keep it: no matter how many replicas run."""
+        d = candidate.deployment
+        topology = topology_of(d)
+        key = (d.accelerator.name, d.engine.name, topology, d.precision.name)
         if key not in self._people:
-            case = self._case(smallest_fleet(candidate, 1.0, self.question), offer)
-            held = case.holding(case.schedule.held_replicas)
-            lines = engineering_lines(held, deployment, deployment.engine.effort[topology], is_useful=True)
-            self._people[key] = sum(line.usd_per_h for line in lines)
+            fleet, effort = smallest_fleet(candidate, 1.0, self.question), d.engine.effort[topology]
+            cases = [self._case(fleet, offer) for offer in offers]
+            held = [case.holding(held_of(case.schedule)) for case in cases]
+            lines = [engineering_lines(each, d, effort, is_useful=True) for each in held]
+            self._people[key] = [sum(line.usd_per_h for line in own) for own in lines]
         return self._people[key]

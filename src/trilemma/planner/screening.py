@@ -48,8 +48,9 @@ def fitting(deployments: Iterable[Deployment], question: Question) -> tuple[list
     """The deployments that run and fit, in chunks, and why the others do not."""
     kept: list[tuple[Deployment, Memory]] = []
     rejected = []
+    reference_tokens = int(sum(question.workload.mean_tokens))
     for deployment in deployments:
-        found = fit(deployment, question)
+        found = fit(deployment, question, reference_tokens=reference_tokens)
         if isinstance(found, Rejection):
             rejected.append(found)
         else:

@@ -10,7 +10,7 @@ from trilemma.latency.table import FRACTION_BITS
 from trilemma.metrics.activity import Activity, BusyAt, Capacity, Schedule
 from trilemma.metrics.limits import Metric, Miss
 from trilemma.metrics.summary import in_own_limits, judge, summarise
-from trilemma.metrics.timings import Timings
+from trilemma.metrics.timings import BoolArray, Timings
 from trilemma.planner.answer import Fleet, Rejection, Trial, describe
 from trilemma.planner.bench import Bench, stream_at
 from trilemma.planner.candidate import Candidate
@@ -49,15 +49,17 @@ def activity_of(
     replicas: int,
     others: tuple[Run, ...] = (),
     terms: tuple[StepTerms, StepTerms] | None = None,
+    good: BoolArray | None = None,
 ) -> Activity:
     """GPU time and token work of a run on `replicas` replicas, and the watts of its typical steps.
 
     How busy replicas are at other loads is read from `others`, runs of the same deployment. `terms` are the run's
-    `step_terms`, where they are known.
+    `step_terms` and `good` (n,) its requests inside their limits, where they are known.
     """
     deployment, timings = bench.candidate.deployment, run.timings
     gpus = deployment.parallelism.gpus
-    good = in_own_limits(timings, bench.question.limits)
+    if good is None:
+        good = in_own_limits(timings, bench.question.limits)
     late = timings.finished & ~good
     tokens = timings.prompt_tokens + timings.output_tokens
     decode, prefill = terms or step_terms(bench.candidate, run)
@@ -132,11 +134,17 @@ def trial_of(
     candidate, question = bench.candidate, bench.question
     deployment = replace(candidate.deployment, replicas=replicas)
     decode, prefill = step_terms(candidate, at_knee)
-    summary = summarise(run.timings, question.limits, classes=question.workload.class_names)
+    terms = (decode, prefill) if run is at_knee else step_terms(candidate, run)
+    good = in_own_limits(run.timings, question.limits)
+    summary = summarise(
+        run.timings, question.limits, classes=question.workload.class_names, good=good if question.limits else None
+    )
     fleet = Fleet(
         deployment=deployment,
         capacity=capacity,
-        activity=activity_of(bench, run, offered_rps=offered_rps, replicas=replicas, others=others),
+        activity=activity_of(
+            bench, run, offered_rps=offered_rps, replicas=replicas, others=others, terms=terms, good=good
+        ),
         schedule=schedules[0],
         scaled_schedule=schedules[1],
     )
@@ -162,11 +170,12 @@ def step_terms(candidate: Candidate, run: Run) -> tuple[StepTerms, StepTerms]:
     timings: Timings = run.timings
     done = timings.finished
     batch = max(1, round(run.mean_running / candidate.deployment.parallelism.data))
-    context = float(timings.prompt_tokens[done].mean() + timings.output_tokens[done].mean() / 2)
+    mean_prompt = timings.prompt_tokens[done].mean()
+    context = float(mean_prompt + timings.output_tokens[done].mean() / 2)
     budget = candidate.deployment.rank_knobs.max_num_batched_tokens
     candidate.steps.look_up(batch, budget, 1)
     decode = candidate.steps.terms(decodes=batch, context_sum=round(batch * (context + 1)), sampling=batch)
-    prompt = max(1, round(float(timings.prompt_tokens[done].mean())))
+    prompt = max(1, round(float(mean_prompt)))
     whole, rest = divmod(budget, prompt)
     pairs = whole * prompt * (prompt + 1) + rest * (rest + 1)
     return decode, candidate.steps.terms(prefill_tokens=budget, pair_sum=pairs, sampling=max(1, whole))
