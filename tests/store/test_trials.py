@@ -2,6 +2,7 @@
 
 import pickle
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,6 +138,13 @@ def test_work_goes_on_where_the_disk_is_full(tmp_path):
             store.trials.remember([("b", np.random.default_rng(0).bytes(MIB))])
         store.trials.remember([("c", 3)])  # says nothing more
         assert store.trials.known("abc") == {"a": 1}
+
+
+def test_threads_write_at_once(store):
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda i: store.trials.remember([(str(i), i), ("last", i)]), range(200)))
+    assert len(store.trials) == 201
+    assert store.trials.known(map(str, range(200))) == {str(i): i for i in range(200)}
 
 
 def test_two_stores_write_the_same_file(tmp_path):

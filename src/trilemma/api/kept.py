@@ -13,7 +13,6 @@ from trilemma.api.question import Asked
 from trilemma.errors import InputError
 from trilemma.planner.keys import key_of
 from trilemma.report.document import PlanReport
-from trilemma.report.text import plan_text
 from trilemma.store.place import named, switched_off
 from trilemma.store.remembering import Remembering
 from trilemma.store.runs import Kept, Status
@@ -117,6 +116,8 @@ def _key_of(function: Callable[..., Any], item: object) -> str:
 
 def _printed(report: PlanReport) -> str:
     """What the plan prints as a table; why not, where nothing was chosen."""
+    from trilemma.report.text import plan_text  # late: what is answered from the store prints what it likes
+
     return plan_text(report) if report.answer.chosen is not None else _why_nothing(report)
 
 

@@ -1,6 +1,8 @@
 """`plan`: a scenario to the cheapest deployment inside its limits."""
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from trilemma.planner.plan import Progress
     from trilemma.planner.question import Question
 
+RARELY = 100  # times as many new objects as usual before garbage is looked for
 SMALL = 48  # deployments: to start processes takes as long as to simulate some hundred
 
 
@@ -64,7 +67,7 @@ def plan(
         levers=levers,
         precisions=_formats(asked) if levers else (),
     )
-    with opened(store, keep=keep) as kept:
+    with _seldom_collected(), opened(store, keep=keep) as kept:
         run = PlanRun.of(asked, kept, {"limit_prices": limit_prices, "why_not": why_not, "levers": levers})
         report = run.recalled()
         if report is None:
@@ -74,24 +77,39 @@ def plan(
     return report
 
 
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Looks for garbage less often meanwhile: a plan makes next to none that points in a circle, and to look through
+    the hundred thousand objects it keeps again and again takes half a second."""
+    before = gc.get_threshold()
+    gc.set_threshold(RARELY * before[0], *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 def _found(
     run: PlanRun, progress: "Progress", processes: int | None, engine: str, wanted: Wanted
 ) -> PlanReport:  # fmt: skip
     """The answer computed and explained, with its run noted and its work kept."""
     # Imported late, with the simulator: what is answered from the store needs neither.
-    from trilemma.api.pool import workers
+    from trilemma.api.pool import prepare_workers, workers
+
+    question = run.asked.question
+    if engine == "processes":
+        processes = 1 if processes is None and _is_small(question) else processes
+        prepare_workers(processes)
+
     from trilemma.planner.explain import check_wanted, explain
     from trilemma.planner.plan import check
     from trilemma.planner.plan import plan as find
 
-    question = run.asked.question
     try:
         check(question)
         check_wanted(question, wanted)
     except InputError as error:
         raise _at_its_keys(run.asked, error) from None
-    if processes is None and engine == "processes" and _is_small(question):
-        processes = 1
     with run.noted() as note, workers(processes, engine=engine) as spread:
         executor = run.around(spread)
         answer = find(question, progress, executor)

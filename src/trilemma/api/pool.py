@@ -1,39 +1,52 @@
 """Work spread over this machine's cores."""
 
+import gc
 import os
 import pickle
 import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import sha256
+from io import BytesIO
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Thread, get_ident
 from typing import Any, TypeVar, cast
 
+from trilemma.catalogue.accelerator import Accelerator
+from trilemma.catalogue.engine import Engine
+from trilemma.catalogue.model import Model
+from trilemma.catalogue.precision import Precision
 from trilemma.errors import InputError
-from trilemma.planner.plan import HERE, Executor
+from trilemma.planner.work import HERE, Executor
+from trilemma.store.content import Writer, without_collection
 
 T = TypeVar("T")
 R = TypeVar("R")
 FUNCTIONS_KEPT = 4  # by each worker: a plan has few, and each holds a whole workload
+ROWS = (Model, Precision, Accelerator, Engine)
+ROWS_KEPT = 4096  # of which it is known where they are written: results read from a store each bring their own
+RARELY = (100_000, 20, 100)  # when a worker looks for garbage: a simulation leaves next to none that goes round
 ENGINES = ("processes", "ray")
 
 
 class Processes:
     """Spreads items over worker processes; results come in the order of the items.
 
-    A function that carries a workload is large: it is written to a file once, and each worker reads it once, instead
-    of travelling with every item.
+    What is large and comes again and again is written to a file once, and each worker reads it once, instead of
+    travelling with every item: the function, which carries a workload, and the models and rows of the catalogue that
+    items and results are made of. Several threads may map at once.
     """
 
+    is_shared = True
+
     def __init__(self, pool: ProcessPoolExecutor, folder: Path) -> None:
-        """`folder` holds the functions; nobody else may write there."""
+        """`folder` holds the files; nobody else may write there."""
         self._pool, self._folder = pool, folder
 
     def map(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
@@ -41,7 +54,7 @@ class Processes:
         futures = self._submitted(function, items)
         try:
             while futures:
-                yield futures.pop(0).result()
+                yield cast(R, _loaded(futures.pop(0).result()))
         finally:
             _cancel(futures)
 
@@ -49,7 +62,7 @@ class Processes:
         """(position, result) as they come, in batches of what is there."""
         futures = self._submitted(function, items)
         positions = {future: position for position, future in enumerate(futures)}
-        done: SimpleQueue[Future[R]] = SimpleQueue()
+        done: SimpleQueue[Future[bytes]] = SimpleQueue()
         try:
             for future in futures:
                 future.add_done_callback(done.put)
@@ -57,7 +70,11 @@ class Processes:
             while left:
                 batch = [done.get(), *_at_once(done)]
                 left -= len(batch)
-                good = [(positions[future], future.result()) for future in batch if future.exception() is None]
+                good = [
+                    (positions[future], cast(R, _loaded(future.result())))
+                    for future in batch
+                    if future.exception() is None
+                ]
                 if good:
                     yield good
                 for future in batch:
@@ -65,14 +82,29 @@ class Processes:
         finally:
             _cancel(futures)
 
-    def _submitted(self, function: Callable[[T], R], items: Iterable[T]) -> "list[Future[R]]":
-        content = pickle.dumps(function, protocol=5)
-        path = self._folder / sha256(content).hexdigest()
-        if not path.exists():
-            path.write_bytes(content)
+    def _submitted(self, function: Callable[[T], R], items: Iterable[T]) -> "list[Future[bytes]]":
+        path = self._written(pickle.dumps(function, protocol=5))
+        reductions = dict.fromkeys(ROWS, self._reduced_row)
         with _without_interrupts():  # workers start now, and must leave Ctrl-C to this process
-            call = cast(Callable[[str, T], R], _call)
-            return [self._pool.submit(call, str(path), item) for item in items]
+            return [self._pool.submit(_call, path, _dumped(item, reductions)) for item in items]
+
+    def _reduced_row(self, row: object) -> object:
+        """A row as the file that holds it."""
+        known = _paths.get(id(row))
+        if known is None:
+            path = self._written(pickle.dumps(row, protocol=5))
+            _note_row(path, row)
+            known = row, path
+        return _row, (known[1],)
+
+    def _written(self, content: bytes) -> str:
+        """The file that holds this."""
+        path = self._folder / sha256(content).hexdigest()
+        if not path.exists():  # whole or not at all: another thread may look for it meanwhile
+            begun = path.with_suffix(f".{get_ident()}")
+            begun.write_bytes(content)
+            begun.replace(path)
+        return str(path)
 
 
 def _at_once(queue: "SimpleQueue[Future[R]]") -> Iterator["Future[R]"]:
@@ -89,9 +121,45 @@ def _cancel(futures: Iterable["Future[Any]"]) -> None:
         future.cancel()
 
 
-def _call(path: str, item: T) -> object:
+_rows: dict[str, object] = {}  # of files: the rows that this process holds of them
+_paths: dict[int, tuple[object, str]] = {}  # by id, with the row itself, so that the id stays its own
+
+
+def _note_row(path: str, row: object) -> None:
+    if len(_paths) >= ROWS_KEPT:
+        _paths.clear()
+    _paths[id(row)] = row, path
+    _rows.setdefault(path, row)
+
+
+def _row(path: str) -> object:
+    """The row of a file, the same one each time."""
+    if path not in _rows:
+        _note_row(path, pickle.loads(Path(path).read_bytes()))
+    return _rows[path]
+
+
+def _reduced_known_row(row: Any) -> object:  # noqa: ANN401 - any row
+    """In a worker: a row as the file it came from; one that was made here as itself."""
+    known = _paths.get(id(row))
+    return row.__reduce_ex__(5) if known is None else (_row, (known[1],))
+
+
+def _dumped(value: object, reductions: Mapping[type, Callable[[Any], object]]) -> bytes:
+    buffer = BytesIO()
+    Writer(buffer, reductions).dump(value)
+    return buffer.getvalue()
+
+
+def _loaded(content: bytes) -> object:
+    """What another process of this pool wrote."""
+    with without_collection():
+        return pickle.loads(content)
+
+
+def _call(path: str, item: bytes) -> bytes:
     """In a worker: the function of that file on one item."""
-    return _function(path)(item)
+    return _dumped(_function(path)(_loaded(item)), dict.fromkeys(ROWS, _reduced_known_row))
 
 
 @lru_cache(maxsize=FUNCTIONS_KEPT)
@@ -112,8 +180,11 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_parent() -> None:
-    """In a worker: ends it when the process that started it is gone, even if that was killed."""
+def _begin_worker() -> None:
+    """In a worker: ends it when the process that started it is gone, even if that was killed. What it was forked with
+    stays for good, and need not be looked through for garbage."""
+    gc.freeze()
+    gc.set_threshold(*RARELY)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
 
@@ -122,7 +193,7 @@ def _end_with_parent() -> None:
             parent.join()
             os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    Thread(target=watch, daemon=True).start()
 
 
 def cores() -> int:
@@ -154,7 +225,7 @@ def workers(count: int | None = None, *, engine: str = "processes") -> Iterator[
         yield HERE
         return
     with tempfile.TemporaryDirectory(prefix="trilemma-") as folder:
-        pool = ProcessPoolExecutor(wanted, mp_context=_context(), initializer=_end_with_parent)
+        pool = ProcessPoolExecutor(wanted, mp_context=_context(), initializer=_begin_worker)
         try:
             yield Processes(pool, Path(folder))
         except BaseException:
@@ -162,6 +233,18 @@ def workers(count: int | None = None, *, engine: str = "processes") -> Iterator[
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            _rows.clear()
+            _paths.clear()
+
+
+def prepare_workers(count: int | None = None) -> None:
+    """Starts what workers are forked from, which takes half a second beside this process, where there will be some."""
+    context = _context()
+    if (cores() if count is None else count) > 1 and context.get_start_method() == "forkserver":
+        from multiprocessing.forkserver import ensure_running
+
+        with _without_interrupts():
+            ensure_running()
 
 
 def _context() -> BaseContext:

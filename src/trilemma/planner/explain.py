@@ -1,6 +1,7 @@
 """An answer explained: what each limit costs, the corners of the trilemma, what would change it, how sure it is."""
 
 from dataclasses import replace
+from functools import partial
 
 from trilemma.planner.answer import Answer
 from trilemma.planner.certainty import certainty
@@ -13,6 +14,7 @@ from trilemma.planner.plan import HERE, Executor, Interrupted, Progress, quiet
 from trilemma.planner.question import Objective, Question
 from trilemma.planner.whatif import changes
 from trilemma.planner.whynot import picked_labels, why_not
+from trilemma.planner.work import Begin, Stoppable, side_by_side
 
 
 def explain(
@@ -40,15 +42,7 @@ def explain(
         return answer, found
     try:
         if question.objective is Objective.COST:
-            found = replace(
-                found,
-                changes=changes(answer.plans, chosen, question),
-                certainty=certainty(answer.plans, chosen, question),
-            )
-            if wanted.limit_prices and answer.complete:
-                found = _priced(
-                    found, Prices(question=question, answer=answer, chosen=chosen, executor=executor), progress
-                )
+            found = _about_cost(question, answer, found, executor, progress, limit_prices=wanted.limit_prices)
         if wanted.why_not:
             progress(0, 1, "why not")
             found = replace(found, why_not=why_not(question, answer, wanted.why_not, executor))
@@ -68,16 +62,44 @@ def check_wanted(question: Question, wanted: Wanted) -> None:
         picked_labels(question, wanted.why_not)
 
 
-def _priced(found: Explanation, prices: Prices, progress: Progress) -> Explanation:
+def _about_cost(
+    question: Question, answer: Answer, found: Explanation, executor: Executor, progress: Progress, *,
+    limit_prices: bool,
+) -> Explanation:  # fmt: skip
+    """The explanation of the cheapest plan: what would change it, how sure it is, what each bound costs."""
+    plans, chosen = answer.plans, answer.chosen
+    assert chosen is not None
+    spread = Stoppable(executor)
+    prices = Prices(question=question, answer=answer, chosen=chosen, executor=spread)
+    is_priced = limit_prices and answer.complete
+    with side_by_side(executor) as begin:
+        if is_priced and spread.is_shared:
+            prices.gains.prepare()  # before anything else: others wait for what follows from it
+        changed = begin(partial(changes, plans, chosen, question))
+        sure = begin(partial(certainty, plans, chosen, question))
+        if is_priced:
+            found = _priced(found, prices, spread, progress, begin)
+        return replace(found, changes=changed(), certainty=sure())
+
+
+def _priced(
+    found: Explanation, prices: Prices, executor: Stoppable, progress: Progress, begin: Begin
+) -> Explanation:  # fmt: skip
     """The explanation with the price of every bound; those there are where it is stopped."""
     bounds = list(prices.bounds())
     done: list[LimitPrice] = []
     stopped_in = ""
     try:
-        for i, (name, price) in enumerate(bounds):
+        if executor.is_shared and bounds:
+            progress(0, len(bounds), f"price of {bounds[0][0]}")
+            prices.probe_ahead()
+        begun = [(name, begin(price)) for name, price in bounds]
+        for i, (name, wait) in enumerate(begun):
             progress(i, len(bounds), f"price of {name}")
-            done.append(price())
+            done.append(wait())
         progress(len(bounds), len(bounds), "done")
     except Interrupted:
         stopped_in = "explanation"
+    finally:
+        executor.stop()  # whoever still waits for it in another thread
     return replace(found, limit_prices=tuple(done), simulations=prices.simulations, stopped_in=stopped_in)

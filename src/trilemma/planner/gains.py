@@ -68,6 +68,10 @@ class Gains:
             label: needed_rps(self.first[label], self.question, self.below_usd_per_h) for label in self.least_usd_per_h
         }
 
+    def prepare(self) -> None:
+        """Works out what all limits have in common."""
+        _ = self.needed_rps
+
     def by(self, limits: tuple[Limit, ...], most: int) -> list[Chance]:
         """Deployments that looser `limits` may make cheaper than the chosen one, at most `most`.
 

@@ -1,11 +1,12 @@
 """Work by its content: what is asked of a deployment gets the same key wherever and whenever it is asked again."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache, partial
-from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 import trilemma
 from trilemma.planner.question import Question, Space
 
+PLAIN = (NoneType, bool, int, float, str)
 REMEMBERED = 4096  # values whose digest is kept: models, accelerators and engines come again with every deployment
 # Of the space alone this decides what a simulation of one deployment gives: prices and the rest of the space do not.
 DECIDES = ("max_gpus", "max_nodes")
@@ -34,13 +36,22 @@ def key_of(function: Callable[..., Any], question: Question, item: object) -> st
 @cache
 def program_digest() -> str:
     """A digest of the program: its version, its sources and its shipped data."""
-    root = Path(trilemma.__file__).parent
+    root = os.path.dirname(trilemma.__file__)
     found = hashlib.sha256(trilemma.__version__.encode())
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            found.update(path.relative_to(root).as_posix().encode() + b"\0")
-            found.update(hashlib.sha256(path.read_bytes()).digest())
+    for name in sorted(_files_under(root)):
+        found.update(name.encode() + b"\0")
+        with open(os.path.join(root, name), "rb", buffering=0) as file:
+            found.update(hashlib.sha256(file.read()).digest())
     return found.hexdigest()
+
+
+def _files_under(root: str) -> Iterator[str]:
+    """The files of a folder by their paths inside it, with slashes; those of Python's cache left out."""
+    for folder, folders, names in os.walk(root):
+        if "__pycache__" in folders:
+            folders.remove("__pycache__")
+        inside = os.path.relpath(folder, root).replace(os.sep, "/")
+        yield from (names if inside == "." else (f"{inside}/{name}" for name in names))
 
 
 _known: dict[int, tuple[object, str]] = {}  # by id, with the value itself, so that the id stays its own
@@ -87,9 +98,22 @@ def _digest(value: object) -> str:
 
 def _of_dataclass(value: Any) -> str:  # noqa: ANN401 - any dataclass
     """Its class and fields; one that says what it stands for (`content`) is digested by that."""
-    names = getattr(type(value), "content", None) or tuple(f.name for f in fields(value))
-    text = "\n".join(f"{name} {_digest(getattr(value, name))}" for name in names)
-    return hashlib.sha256(f"{type(value).__qualname__}\n{text}".encode()).hexdigest()
+    kind: type = type(value)
+    text = "\n".join([f"{name} {_part(getattr(value, name))}" for name in _names(kind)])
+    return hashlib.sha256(f"{kind.__qualname__}\n{text}".encode()).hexdigest()
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """The fields that stand for a dataclass."""
+    return getattr(kind, "content", None) or tuple(f.name for f in fields(kind))
+
+
+def _part(value: object) -> str:
+    """A scalar in words, with a space in them and no line break; anything else by its digest, which has no space."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    kind = type(plain)
+    return f"{kind.__name__} {plain!r}" if kind in PLAIN else _digest(plain)
 
 
 def _bytes_of(value: object) -> bytes:
@@ -108,6 +132,6 @@ def _of_scalar(value: object) -> bytes:
     if isinstance(value, Enum):
         return f"{type(value).__qualname__}.{value.name}".encode()
     plain = value.item() if isinstance(value, np.generic) else value
-    if plain is None or isinstance(plain, bool | int | float | str):
+    if isinstance(plain, PLAIN):
         return f"{type(plain).__name__} {plain!r}".encode()
     raise TypeError(f"no content to make a key of: {type(value).__qualname__}")

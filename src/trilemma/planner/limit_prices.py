@@ -1,9 +1,11 @@
 """The price of each bound: what a year would cost less if it gave way, and how far it can be tightened for nothing."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
+from typing import Self
 
 from trilemma.catalogue.quality import quality_of
 from trilemma.deployment.weights import total_params
@@ -40,7 +42,7 @@ class Prices:
     probes: int = field(init=False)
     near: Nearness = field(init=False, default_factory=Nearness)
     probed: dict[tuple[str, float], Probe] = field(init=False, default_factory=dict)
-    simulations: int = 0
+    played: list[int] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         below = (1 - WORTH) * self.chosen.usd_per_h - CENT / 2
@@ -58,11 +60,32 @@ class Prices:
             capacity = p.trial.fleet.capacity
             self.near.note(p.trial.deployment, capacity.knee_rps, capacity.saturation_rps or 0.0)
 
+    @property
+    def simulations(self) -> int:
+        """Simulations so far; a probe that several bounds ask for counts once."""
+        return len(self.probed) + sum(self.played)
+
+    def _alone(self) -> Self:
+        """The same for one bound: where its searches start depends on no other bound, so that all may be priced at
+        once."""
+        one = copy(self)
+        one.near = deepcopy(self.near)
+        return one
+
     def look(self, question: Question, labels: frozenset[str]) -> Looked:
         """Deployments of the space by their descriptions, sized for another question."""
         looked = look(question, executor=self.executor, only=labels, cut=inf, near=self.near)
-        self.simulations += looked.simulations
+        self.played.append(looked.simulations)
         return looked
+
+    def probe_ahead(self) -> None:
+        """Probes what every bound asks for first, in one go."""
+        limits = self.question.limits
+        if any(limit.metric is Metric.GOODPUT for limit in limits):
+            return  # what counts as goodput changes with the limits, and with it what a probe says
+        together = [(limit,) for limit in limits if looser(limit)] + ([limits] if len(limits) > 1 else [])
+        chances = {(x.label, x.rate_rps): x for some in together for x in self.gains.by(some, self.probes)}
+        self._probe(self.question, _to_be_probed(chances.values()))
 
     def of_limit(self, limit: Limit) -> LimitPrice:
         """What one limit costs."""
@@ -142,7 +165,7 @@ class Prices:
     def _probed(self, question: Question, chances: list[Chance]) -> list[Chance]:
         """The chances that a probe leaves: by turns those that could be the cheapest of all, and those that need the
         least to be cheaper."""
-        probes = self._probe(question, [x for x in chances if x.rate_rps and x.deployment is not None])
+        probes = self._probe(question, _to_be_probed(chances))
         left = [x for x in chances if x.label not in probes or probes[x.label].keeps(question.limits)]
         cheap = sorted(left, key=lambda chance: (chance.least_usd_per_h, chance.label))
         turns = (chance for pair in zip(cheap, left, strict=True) for chance in pair)
@@ -156,7 +179,8 @@ class Prices:
         new = [x for x in chances if (x.label, x.rate_rps) not in known]
         for chance, found in zip(new, self.executor.map(partial(probe, asked), new), strict=True):
             known[chance.label, chance.rate_rps] = found
-        self.simulations += len(new)
+        if counts_goodput:
+            self.played.append(len(new))
         return {x.label: known[x.label, x.rate_rps] for x in chances}
 
     def _sized(self, question: Question, chances: list[Chance], most: int) -> dict[str, Plan]:
@@ -240,16 +264,20 @@ class Prices:
         )
 
     def bounds(self) -> Iterator[tuple[str, Callable[[], LimitPrice]]]:
-        """Every bound of the question, with what prices it."""
+        """Every bound of the question, with what prices it; in any order, or all at once."""
         for limit in self.question.limits:
-            yield limit.text, partial(self.of_limit, limit)
+            yield limit.text, partial(self._alone().of_limit, limit)
         if len(self.question.limits) > 1:
-            yield TOGETHER, self.of_all
+            yield TOGETHER, self._alone().of_all
         for name in ("max_gpus", "max_nodes"):
             if getattr(self.question.space, name) is not None:
-                yield name, partial(self.of_count, name)
+                yield name, partial(self._alone().of_count, name)
         if self.question.space.max_accuracy_loss_pct is not None:
-            yield "max_accuracy_loss_pct", self.of_accuracy
+            yield "max_accuracy_loss_pct", self._alone().of_accuracy
+
+
+def _to_be_probed(chances: Iterable[Chance]) -> list[Chance]:
+    return [x for x in chances if x.rate_rps and x.deployment is not None]
 
 
 def loss_pct(plan: Plan) -> float:

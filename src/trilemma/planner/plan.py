@@ -1,13 +1,13 @@
 """A question to an answer: enumerate, bound, simulate, size, price, choose, and say why."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, inf
 
 from trilemma.errors import InfeasibleError, InputError
-from trilemma.planner.answer import Answer, Counts, NearestMiss, Plan, Rejection, describe
+from trilemma.planner.answer import Answer, Counts, NearestMiss, Plan, Rejection, Trial, describe
 from trilemma.planner.candidate import Candidate
 from trilemma.planner.candidates import by_label, deployments, without
 from trilemma.planner.contradictions import check_together
@@ -19,7 +19,7 @@ from trilemma.planner.priced import dearer, frontier, price, priced, rank, usd_p
 from trilemma.planner.question import Objective, Question, Space
 from trilemma.planner.relaxation import changes, just_enough, nodes_taken, relax
 from trilemma.planner.screening import Bounded, bound_all, fitting, in_batches, saturate_all
-from trilemma.planner.work import HERE, Executor, Here, Interrupted, Progress, quiet
+from trilemma.planner.work import HERE, Executor, Here, Interrupted, Progress, quiet, side_by_side
 from trilemma.units import show_usd
 
 __all__ = [
@@ -27,12 +27,14 @@ __all__ = [
     "look", "plan", "price", "quiet", "raise_if_infeasible",
 ]  # fmt: skip
 
-WAVE = 32  # candidates simulated before the price bound is looked at again
-BLOCK = 4  # waves of candidates whose saturation is asked for in one go
+WAVE = 16  # candidates simulated before the price bound is looked at again
+AT_ONCE = 2  # waves on their way
+BLOCK = 8  # waves of candidates whose saturation is asked for in one go
 CUT = 2.0
 RIVALS = 512  # candidates simulated for the comparison; beyond, only those that might still be the cheapest
 CENT = 0.01  # $/h: plans that cost the same to the cent are told apart otherwise
 RELAXATIONS = 4  # bounds moved one after another before an infeasible question is given up
+Outcomes = list[tuple[Trial | Rejection, int]]  # of tasks, each with the simulations that it took
 STAGES = ("limits", "size", "memory", "support", "bound", "cost")
 
 
@@ -198,32 +200,47 @@ class Search:
             Ready(candidate=b.candidate, capacity_rps=b.capacity_rps, saturation_rps=rps, floor_usd_per_h=floor)
             for b, rps, floor in zip(bounded, known, floors, strict=True)
         ]
-        return _one_of_each_first(found)
+        return _in_turns(found)
 
     def evaluate(self, ranked: list[Ready]) -> None:
-        """Sizes candidates in waves; before each, those that cannot win any more are left out."""
-        while ranked:
-            size = WAVE if self.simulated < BLOCK * WAVE else 2 * WAVE  # prices settle: fewer looks at them
-            here, ranked = ranked[:size], ranked[size:]
-            wave = [self.task(r) for r in here if not self.too_dear(r.candidate, r.floor_usd_per_h)]
-            self.passed += len(here) - len(wave)
-            cheapest = self.best
-            outcomes = self.executor.map(partial(evaluate_task, self.question), wave)
-            for task, (outcome, played) in zip(wave, outcomes, strict=True):
-                self.simulated += 1
-                self.simulations += played
-                self.near.learn(task.candidate, outcome, task.capacity_rps)
-                self.likely.learn(task.candidate, outcome, capacity_rps=task.capacity_rps, tried_rps=task.worth_rps)
-                if isinstance(outcome, Rejection):
-                    self.rejected.append(outcome)
-                else:
-                    self.sized += 1
-                    found = priced(outcome, self.question, self.rejected)
-                    self.plans += found
-                    cheapest = min([cheapest, *(p.usd_per_h for p in found)])
-                self.passed += 1
-                self.progress(self.passed, self.total, "simulating")
-            self.best = cheapest
+        """Sizes candidates in waves; before each, those that cannot win any more are left out. While a wave is on its
+        way the next one is chosen, by what all waves before both of them say: so no core waits for a wave to end, and
+        what is chosen does not depend on what comes when."""
+        with side_by_side(self.executor) as begin:
+            waves: deque[tuple[list[Task], Callable[[], Outcomes]]] = deque()
+            while ranked or waves:
+                while ranked and len(waves) < AT_ONCE:
+                    size = WAVE if self.simulated < BLOCK * WAVE else 2 * WAVE  # prices settle: fewer looks at them
+                    here, ranked = ranked[:size], ranked[size:]
+                    wave = [self.task(r) for r in here if not self.too_dear(r.candidate, r.floor_usd_per_h)]
+                    self.passed += len(here) - len(wave)
+                    if wave:
+                        waves.append((wave, begin(partial(self._evaluated, wave))))
+                if waves:
+                    wave, outcomes = waves.popleft()
+                    self.learn(wave, outcomes())
+
+    def _evaluated(self, wave: list[Task]) -> Outcomes:
+        return list(self.executor.map(partial(evaluate_task, self.question), wave))
+
+    def learn(self, wave: list[Task], outcomes: Outcomes) -> None:
+        """Notes what came of a wave."""
+        cheapest = self.best
+        for task, (outcome, played) in zip(wave, outcomes, strict=True):
+            self.simulated += 1
+            self.simulations += played
+            self.near.learn(task.candidate, outcome, task.capacity_rps)
+            self.likely.learn(task.candidate, outcome, capacity_rps=task.capacity_rps, tried_rps=task.worth_rps)
+            if isinstance(outcome, Rejection):
+                self.rejected.append(outcome)
+            else:
+                self.sized += 1
+                found = priced(outcome, self.question, self.rejected)
+                self.plans += found
+                cheapest = min([cheapest, *(p.usd_per_h for p in found)])
+            self.passed += 1
+            self.progress(self.passed, self.total, "simulating")
+        self.best = cheapest
 
     def task(self, ready: Ready) -> Task:
         """What is to be found out of a candidate, and what is known to guide it."""
@@ -256,15 +273,16 @@ class Search:
         return True
 
 
-def _one_of_each_first(ready: list[Ready]) -> list[Ready]:
-    """The cheapest by their floors first; but of those that differ in scheduler knobs and cache alone one goes first,
-    so that the knees of the others are sought near its."""
+def _in_turns(ready: list[Ready]) -> list[Ready]:
+    """The cheapest by their floors first; but of those that differ in seats, KV cache and cache alone one goes first,
+    then a second of each, and so on: the knee of each is sought near that of the one before."""
     seen: Counter[tuple[object, ...]] = Counter()
     turns = []
     for i in sorted(range(len(ready)), key=lambda i: (ready[i].floor_usd_per_h, i)):
         d = ready[i].candidate.deployment
-        family = (d.accelerator.name, d.precision.name, d.engine.name, d.parallelism)
-        turns.append((seen[family] > 0, i))
+        budget = d.knobs.max_num_batched_tokens
+        family = (d.accelerator.name, d.precision.name, d.engine.name, d.parallelism, budget)
+        turns.append((seen[family], i))
         seen[family] += 1
     return [ready[i] for _, i in sorted(turns, key=lambda turn: turn[0])]
 

@@ -73,7 +73,7 @@ def kept_array(
     name = f"{stem}-{digest}.npy"
     for path in found(source, name):
         with suppress(OSError, ValueError):
-            kept: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)
+            kept: FloatArray = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
             if kept.shape == shape and kept.dtype == np.float64:
                 return kept
     array, content = make(), BytesIO()

@@ -1,14 +1,16 @@
 """Results as bytes and back: pickled, compressed, and read back only into classes that hold data."""
 
+import copyreg
 import gc
 import io
 import pickle
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -33,16 +35,44 @@ class UnreadableError(Exception):
     """Bytes that are no result of this program: damaged, or of classes that are gone."""
 
 
-class _Writer(pickle.Pickler):
+Reduced = Callable[[Any], Any]  # what pickle is to do with a value
+
+
+class Writer(pickle.Pickler):
     """Pickles dataclasses by the values of their fields: read back, they take a quarter of the time of their own way,
     and an answer has a hundred thousand."""
 
-    def reducer_override(self, value: Any) -> Any:  # noqa: ANN401 - any object
-        """How a value is put together again."""
-        kind = type(value)
-        if is_dataclass(kind) and not hasattr(value, "__dict__"):
-            return _put_together, (kind, tuple(getattr(value, name) for name in _names(kind)))
-        return NotImplemented
+    def __init__(self, buffer: io.BytesIO, also: Mapping[type, Reduced] | None = None) -> None:
+        """`also` says how values of some classes are put together again, in place of the usual way."""
+        super().__init__(buffer, protocol=5)
+        self.dispatch_table = _USUAL if also is None else _Reductions(also)
+
+
+class _Reductions(dict[type, Reduced]):
+    """How a value of each class is put together again, made when the class is first met."""
+
+    def __missing__(self, kind: type) -> Reduced:
+        """The reduction of a slotted dataclass; KeyError, which leaves it to pickle, for most other classes."""
+        if not is_dataclass(kind) or kind.__dictoffset__:
+            return copyreg.dispatch_table[kind]
+        made = self[kind] = _by_fields(kind)
+        return made
+
+
+def _by_fields(kind: type) -> Reduced:
+    """What puts a dataclass together again from the values of its fields."""
+    names = _names(kind)
+    if len(names) < 2:  # attrgetter gives a tuple of several names alone
+
+        def reduced(value: object) -> object:
+            return _put_together, (kind, tuple(getattr(value, name) for name in names))
+
+        return reduced
+    values = attrgetter(*names)
+    return lambda value: (_put_together, (kind, values(value)))
+
+
+_USUAL: Final = _Reductions()
 
 
 class _Reader(pickle.Unpickler):
@@ -83,7 +113,7 @@ def _put_together(kind: type, values: tuple[object, ...]) -> object:
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
+def without_collection() -> Iterator[None]:
     """Leaves garbage alone meanwhile: a hundred thousand new objects would be looked through again and again."""
     was_on = gc.isenabled()
     gc.disable()
@@ -97,14 +127,14 @@ def _without_collection() -> Iterator[None]:
 def packed(value: object) -> bytes:
     """`value` as compressed bytes with a checksum."""
     buffer = io.BytesIO()
-    _Writer(buffer, protocol=5).dump(value)
+    Writer(buffer).dump(value)
     return zlib.compress(buffer.getvalue(), LEVEL)
 
 
 def unpacked(content: bytes) -> object:
     """What was packed. UnreadableError where that is not to be had."""
     try:
-        with _without_collection():
+        with without_collection():
             return _Reader(io.BytesIO(zlib.decompress(content))).load()
     except Exception as error:  # damaged bytes may raise anything
         raise UnreadableError(f"{type(error).__name__}: {error}") from None

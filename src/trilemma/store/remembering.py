@@ -31,6 +31,11 @@ class Remembering:
         self.computed = 0
         self.recalled = 0
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether maps of several threads are done sooner at once: whether they are by the executor inside."""
+        return bool(getattr(self._executor, "is_shared", False))
+
     def map(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
         """function(item) for every item, in order."""
         wanted = [(self._key_of(function, item), item) for item in items]

@@ -3,10 +3,10 @@
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from threading import Lock
 from typing import Final
 
 from sqlalchemy import Engine, delete, func, select, text
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
 from trilemma.errors import InputError
@@ -19,6 +19,12 @@ USUAL_MIB: Final = 512
 KEPT: Final = 0.8  # of the bound, once it was passed: dropping a little each time would go on for ever
 ASKED_AT_ONCE: Final = 500  # keys in one query: SQLite limits its variables
 DROPPED_AT_ONCE: Final = 200
+LOOKS: Final = 1024  # at how much is kept, while as much as the bound is written
+# Written by hand: to build it anew for each result takes longer than the database does.
+KEEP: Final = (
+    "INSERT INTO trials (key, written_by, content) VALUES (?, ?, ?) "
+    "ON CONFLICT (key) DO UPDATE SET written_by = excluded.written_by, content = excluded.content"
+)
 BYTES_USED: Final = text(
     "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 )
@@ -47,6 +53,8 @@ class Trials:
     def __init__(self, engine: Engine, *, most: int) -> None:
         """`most` in bytes of the whole database; beyond it the oldest results are dropped."""
         self._engine, self._most, self._broken = engine, most, False
+        self._one_writes = Lock()  # of the threads of this process: SQLite would have them wait longer than it takes
+        self._unseen = most  # bytes written since the size was last looked at: at the start it is not known
 
     def known(self, keys: Iterable[str]) -> dict[str, object]:
         """The results that are kept of `keys`."""
@@ -73,14 +81,16 @@ class Trials:
         """Keeps results, in one transaction: all of them or, where the process is killed meanwhile, none."""
         if self._broken or not results:
             return
-        rows = [{"key": key, "written_by": WRITTEN_BY, "content": packed(value)} for key, value in results]
-        statement = insert(TRIALS)
-        same = {"written_by": statement.excluded.written_by, "content": statement.excluded.content}
+        rows = [(key, WRITTEN_BY, packed(value)) for key, value in results]
         try:
-            with self._engine.begin() as connection:
-                connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=same), rows)
-            if self.bytes_used() > self._most:
-                self._drop_oldest()
+            with self._one_writes:
+                with self._engine.begin() as connection:
+                    connection.exec_driver_sql(KEEP, rows)
+                self._unseen += sum(len(content) for *_, content in rows)
+                if self._unseen >= self._most / LOOKS:
+                    self._unseen = 0
+                    if self.bytes_used() > self._most:
+                        self._drop_oldest()
         except DatabaseError as error:
             self._give_up(error)
 
