@@ -1,5 +1,6 @@
 """What each bound costs, held against planning the whole space anew with the bound moved."""
 
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 
@@ -9,10 +10,13 @@ from hypothesis import strategies as st
 
 from tests.planner.questions import BATCH, CLOSED, DAY, WORKLOADS, answer, cost, question, together
 from trilemma.metrics.limits import Metric, parse_limit
+from trilemma.planner.answer import describe
 from trilemma.planner.explanation import TOGETHER
+from trilemma.planner.gains import Gains, but_knobs
 from trilemma.planner.limit_prices import WORTH, Prices
 from trilemma.planner.moved_limits import looser, moved, tighter, with_limit
 from trilemma.planner.plan import plan
+from trilemma.planner.priced import dearer
 from trilemma.units import HOURS_PER_YEAR
 
 CENT = 0.01
@@ -161,3 +165,21 @@ def test_moving_a_limit_leaves_the_others():
     first, second = asked.limits
     assert with_limit(asked, first, moved(first, 2)).limits == (moved(first, 2), second)
     assert plan(with_limit(asked, first, first)).chosen.label == answer({}).chosen.label
+
+
+def test_what_was_too_dear_to_be_compared_may_come_back():
+    """A deployment that a plan sized and then left out of its comparison is looked at where its like has a chance."""
+    changes = {"space.max_num_batched_tokens": [512, 2048], "limits": ["ttft p99 <= 1 s", "itl p99 <= 20 ms"]}
+    asked, found = question(changes), answer(changes)
+    gains = Gains(question=asked, answer=found, chosen=found.chosen, below_usd_per_h=found.chosen.usd_per_h)
+    kinds = Counter(map(but_knobs, gains.least_usd_per_h))
+    label = next(x for x in gains.least_usd_per_h if kinds[but_knobs(x)] > 1)
+    dear = [p for p in found.plans if describe(p.trial.deployment) == label]
+    left = replace(
+        found,
+        plans=tuple(p for p in found.plans if p not in dear),
+        rejected=(*found.rejected, *(dearer(p, found.chosen) for p in dear)),
+    )
+    chances = replace(gains, answer=left).by(asked.limits, 60)
+    assert label in {chance.label for chance in chances}
+    assert label not in {x.label for x in replace(gains, answer=replace(left, rejected=())).by(asked.limits, 60)}

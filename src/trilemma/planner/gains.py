@@ -126,6 +126,12 @@ class Gains:
             least_usd_per_h=plan.usd_per_h,
         )
 
+    def _too_dear_to_compare(self) -> set[str]:
+        """Deployments that keep the limits at a price beyond all that is compared: looser limits may bring them back.
+        Those with pools apart are left out."""
+        dear = (r.label for r in self.answer.rejected if r.stage == "cost" and " -> " not in r.label)
+        return {label.partition(" x ")[2].rpartition(", ")[0] for label in dear} - self.first.keys()
+
     def _nearly(self, limits: tuple[Limit, ...]) -> list[Chance]:
         """Rejected deployments that looser limits may let through."""
         reach = {limit: looser(limit)[-1:] for limit in limits}
@@ -134,22 +140,21 @@ class Gains:
         for label in sorted(together, key=lambda label: (self.needed_rps[label], label)):
             alike.setdefault(but_knobs(label), label)
         planned = {but_knobs(label) for label in self.first}
-        out = sorted(
-            (r for r in self.answer.rejected if _within(r, reach)),
-            key=lambda r: (but_knobs(r.label) not in alike, r.excess, r.label),
-        )
+        missed = {r.label: r.excess for r in self.answer.rejected if _within(r, reach)}
+        missed |= {label: inf for label in self._too_dear_to_compare() if but_knobs(label) in alike}
+        out = sorted(missed, key=lambda label: (but_knobs(label) not in alike, missed[label], label))
         found: list[Chance] = []
         unknown: list[Chance] = []
-        for r in out:
-            like = alike.get(but_knobs(r.label))
+        for label in out:
+            like = alike.get(but_knobs(label))
             if like is None:
-                if but_knobs(r.label) not in planned and len(unknown) < UNKNOWN:  # else its like saves nothing, nor it
-                    unknown.append(Chance(label=r.label, deployment=None, rate_rps=0.0, least_usd_per_h=inf))
+                if but_knobs(label) not in planned and len(unknown) < UNKNOWN:  # else its like saves nothing, nor it
+                    unknown.append(Chance(label=label, deployment=None, rate_rps=0.0, least_usd_per_h=inf))
                 continue
             found.append(
                 Chance(
-                    label=r.label,
-                    deployment=with_knobs(self.first[like].trial.deployment, r.label),
+                    label=label,
+                    deployment=with_knobs(self.first[like].trial.deployment, label),
                     errors=self.first[like].trial.errors,  # which are those of all scheduler knobs
                     rate_rps=self.needed_rps[like],
                     least_usd_per_h=self.least_usd_per_h[like],
