@@ -106,7 +106,8 @@ def own(x):
     return half(x) * 2
 """
 KINDS = ("same", "own")  # kept by numba; kept as bare machine code
-ENDINGS = [("same", ".nbi"), ("same", ".nbc"), ("own", ".code")]
+CODE = [("same", ".nbc"), ("own", ".code")]
+ENDINGS = [("same", ".nbi"), *CODE]
 
 
 def times_compiled(function) -> int:
@@ -170,26 +171,16 @@ def test_folders_in_the_place_of_files_are_left_alone(tiny, tmp_path, monkeypatc
     assert [tiny(name, 3), tiny(name, 3)] == [(3, 1), (3, 1)]
 
 
-def test_code_of_another_signature_is_not_used(tiny, tmp_path):
+@pytest.mark.parametrize(("name", "ending"), CODE)
+def test_code_of_another_signature_is_not_used(tiny, tmp_path, name, ending):
     """Two processes that write at once can leave the code of one under the entry of the other."""
-    tiny("same", 3)
-    tiny("same", 3.5)
-    one, other = files(tmp_path, "same", ".nbc")
+    tiny(name, 3)
+    tiny(name, 3.5)
+    one, other = files(tmp_path, name, ending)
     code = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(code)
-    found = [tiny("same", value) for value in (3, 3.5, 3, 3.5)]
-    assert found == [(3, 1), (3.5, 1), (3, 0), (3.5, 0)]
-
-
-def test_bare_code_for_other_kinds_of_arguments_is_not_used(tiny, tmp_path):
-    tiny("own", 3)
-    tiny("own", 3.5)
-    one, other = files(tmp_path, "own", ".code")
-    code = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(code)
-    found = [tiny("own", value) for value in (3, 3.5, 3, 3.5)]
+    found = [tiny(name, value) for value in (3, 3.5, 3, 3.5)]
     assert found == [(3, 1), (3.5, 1), (3, 0), (3.5, 0)]
 
 
@@ -208,7 +199,7 @@ def test_code_in_a_folder_that_can_only_be_read_is_used(tiny, tmp_path, monkeypa
     assert sorted((tmp_path / "__pycache__").iterdir()) == before
 
 
-@pytest.mark.parametrize(("name", "ending"), [("same", ".nbc"), ("own", ".code")])
+@pytest.mark.parametrize(("name", "ending"), CODE)
 def test_code_that_came_with_the_source_is_used_beside_a_folder_of_one_s_own(tiny, tmp_path, monkeypatch, name, ending):
     tiny(name, 3)
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "own"))

@@ -10,7 +10,7 @@ from trilemma.cost.subject import Subject
 from trilemma.deployment.spec import Deployment
 from trilemma.metrics.limits import Limit, Metric
 from trilemma.metrics.summary import judge, verdict
-from trilemma.planner.answer import Answer, Plan, Rejection, Trial, describe
+from trilemma.planner.answer import APART, Answer, Plan, Rejection, Trial, describe
 from trilemma.planner.bench import Bench
 from trilemma.planner.candidate import Candidate, typical_of
 from trilemma.planner.candidates import fit
@@ -21,7 +21,7 @@ from trilemma.sim.interval import Error
 
 KNOBS = re.compile(r"\b\d+/\d+\b")  # of a description: max_num_batched_tokens/max_num_seqs
 
-APART = 3  # pairs of pools: nothing but a sizing tells what a looser limit makes of them
+PAIRS = 3  # pairs of pools: nothing but a sizing tells what a looser limit makes of them
 UNKNOWN = 2  # deployments of which nothing like them is a plan: each takes a whole sizing
 
 
@@ -99,7 +99,7 @@ class Gains:
             )
             for label in order
         ]
-        near += [self._unprobed(label) for label in apart[:APART]]
+        near += [self._unprobed(label) for label in apart[:PAIRS]]
         return [*plans[: max(0, most - len(near))], *near]
 
     def _apart(self, labels: Iterable[str]) -> list[str]:
@@ -129,7 +129,7 @@ class Gains:
     def _too_dear_to_compare(self) -> set[str]:
         """Deployments that keep the limits at a price beyond all that is compared: looser limits may bring them back.
         Those with pools apart are left out."""
-        dear = (r.label for r in self.answer.rejected if r.stage == "cost" and " -> " not in r.label)
+        dear = (r.label for r in self.answer.rejected if r.stage == "cost" and APART not in r.label)
         return {label.partition(" x ")[2].rpartition(", ")[0] for label in dear} - self.first.keys()
 
     def _nearly(self, limits: tuple[Limit, ...]) -> list[Chance]:
